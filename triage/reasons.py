@@ -133,7 +133,7 @@ REASONS: dict[str, Reason] = {
     ),
     "TIMED_OUT": Reason(
         "The analysis took longer than allowed.",
-        "Try again; raise TRIAGE_DECODE_TIMEOUT_S on slow machines.",
+        "Try again; on slow machines raise TRIAGE_DECODE_TIMEOUT_S or TRIAGE_ANALYSIS_TIMEOUT_S.",
     ),
     "WORKER_FAILED": Reason(
         "A process of the analysis ended unexpectedly.",

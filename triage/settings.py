@@ -32,6 +32,10 @@ class Settings(BaseSettings):
     min_sensitivity_bound: float = Field(
         0.90, ge=0, le=1, description="Below this lower bound a verdict is uncertified."
     )
+    analysis_timeout_s: float = Field(
+        1800.0, gt=0, description="Seconds one study may take in the service; then TIMED_OUT."
+    )
+    debug: bool = Field(False, description="Show the traceback of an error.")
     http_port: int = Field(8765, ge=0, le=65535, description="Port of `triage serve`.")
     http_host: str = Field("127.0.0.1", description="Address that `triage serve` binds to.")
 

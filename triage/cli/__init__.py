@@ -1,0 +1,1 @@
+"""The command `triage`: one file a command; heavy imports stay inside the functions."""

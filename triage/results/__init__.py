@@ -1,0 +1,1 @@
+"""Results: what leaves the pipeline, as files that other systems read."""

@@ -1,0 +1,1 @@
+"""The HTTP service: uploads in, reports out. It calls one function, `pipeline.analyse`."""

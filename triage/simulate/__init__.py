@@ -1,0 +1,1 @@
+"""Virtual trauma patients: anatomy, contrast, injuries, look-alikes, scanner, DICOM."""

@@ -1,0 +1,1 @@
+"""Training: simulated sets, localiser, slice ensembles, volume net, and the bundle made of them."""

@@ -1,0 +1,89 @@
+"""`triage`: the commands, and what becomes of an error.
+
+An error is one line on stderr; TRIAGE_DEBUG=1 shows the traceback. Exit codes: see `common.Exit`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from triage import __version__
+from triage.cli.common import Exit, plain
+from triage.cli.doctor import doctor
+from triage.cli.info import info
+from triage.cli.run import run
+from triage.cli.serve import serve
+from triage.cli.simulate import simulate
+from triage.types import DISCLAIMER
+
+# BadParameter < UsageError < ClickException; typer does not export the latter two.
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+ClickException: type[Exception] = typer.BadParameter.__mro__[2]
+
+app = typer.Typer(
+    name="triage",
+    help=f"Abdominal trauma CT triage. {DISCLAIMER}.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in (run, simulate, serve, info, doctor):
+    app.command()(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Nothing of its own: the commands do the work."""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(call(sys.argv[1:]))
+
+
+def call(arguments: Sequence[str]) -> int:
+    """Run one command; returns its exit code."""
+    debug = os.environ.get("TRIAGE_DEBUG", "").lower() in ("1", "true", "yes", "on")
+    if not debug:  # libraries' chatter is no news for the user of a command
+        warnings.simplefilter("ignore")
+        logging.getLogger().addHandler(logging.NullHandler())
+    try:
+        code = app(args=list(arguments), prog_name="triage", standalone_mode=False)
+        return int(code or Exit.OK)
+    except ClickException as error:
+        error.show()  # type: ignore[attr-defined]
+        return Exit.USAGE
+    except (typer.Abort, KeyboardInterrupt):
+        print("Stopped.", file=sys.stderr)
+        return Exit.STOPPED
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.FAULT
+    except Exception as error:
+        if debug:
+            raise
+        text = plain(f"{type(error).__name__}: {error}")[:500]
+        print(f"triage: {text} (TRIAGE_DEBUG=1 shows the traceback)", file=sys.stderr)
+        return Exit.FAULT
+
+
+if __name__ == "__main__":
+    main()

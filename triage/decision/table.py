@@ -1,0 +1,137 @@
+"""cutoffs.json: calibration, fusion, cutoffs and prevalence of each target.
+
+    {"calibrated_on": "simulated" | "real",
+     "targets": {"liver": {"calibration": {"slope", "intercept"},
+                           "fusion": {"ensemble", "volume", "intercept"} | null,
+                           "rule_out": {"cutoff", "sensitivity_lower_bound", "positives"},
+                           "rule_in": {"cutoff", "specificity"},
+                           "prevalence": p}, ...}}
+
+Cutoffs are on the scale of the calibrated probability. A table that contradicts itself (rule-in
+below rule-out, a bound that its positives do not bear out) is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from triage.decision.calibration import Calibration
+from triage.decision.checks import number, table
+from triage.decision.cutoffs import sensitivity_lower_bound
+from triage.decision.fusion import Fusion
+from triage.nets import bundle
+from triage.types import Cutoff, Target
+
+CALIBRATED_ON = ("simulated", "real")
+
+
+@dataclass(frozen=True, slots=True)
+class TargetCutoffs:
+    """One target's way from logit to verdict. `fusion` is None where one branch alone answers."""
+
+    calibration: Calibration
+    rule_out: Cutoff
+    rule_in: Cutoff
+    prevalence: float
+    fusion: Fusion | None = None
+
+    def __post_init__(self) -> None:
+        bound, n = self.rule_out.sensitivity_lower_bound, self.rule_out.positives
+        if bound is None or n is None:
+            raise ValueError("Expected a rule-out cutoff with its bound and its positives")
+        if bound > sensitivity_lower_bound(n) + 1e-6:
+            raise ValueError(
+                f"Expected sensitivity_lower_bound <= {sensitivity_lower_bound(n):.6f}"
+                f" for {n} positives, got {bound}"
+            )
+        if self.rule_in.cutoff < self.rule_out.cutoff:
+            raise ValueError(
+                f"Expected rule_in >= rule_out, got {self.rule_in.cutoff} < {self.rule_out.cutoff}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "calibration": self.calibration.to_dict(),
+            "fusion": self.fusion.to_dict() if self.fusion else None,
+            "rule_out": {
+                "cutoff": self.rule_out.cutoff,
+                "sensitivity_lower_bound": self.rule_out.sensitivity_lower_bound,
+                "positives": self.rule_out.positives,
+            },
+            "rule_in": {"cutoff": self.rule_in.cutoff, "specificity": self.rule_in.specificity},
+            "prevalence": self.prevalence,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> TargetCutoffs:
+        out, inn = table(data, "rule_out"), table(data, "rule_in")
+        positives = number(out, "positives", 0, 1e9)
+        if positives != int(positives):
+            raise ValueError(f"Expected a whole number of positives, got {positives}")
+        return cls(
+            calibration=Calibration.from_dict(table(data, "calibration")),
+            rule_out=Cutoff(
+                number(out, "cutoff", 0, 1),
+                sensitivity_lower_bound=number(out, "sensitivity_lower_bound", 0, 1),
+                positives=int(positives),
+            ),
+            rule_in=Cutoff(
+                number(inn, "cutoff", 0, 1),
+                specificity=None
+                if inn.get("specificity") is None
+                else number(inn, "specificity", 0, 1),
+            ),
+            prevalence=number(data, "prevalence", 1e-9, 1 - 1e-9),
+            fusion=Fusion.from_dict(table(data, "fusion")) if data.get("fusion") else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CutoffTable:
+    """What cutoffs.json says. `calibrated_on`: "simulated" or "real" patients."""
+
+    calibrated_on: str
+    targets: Mapping[Target, TargetCutoffs]
+
+    def __post_init__(self) -> None:
+        if self.calibrated_on not in CALIBRATED_ON:
+            raise ValueError(
+                f"Expected calibrated_on one of {CALIBRATED_ON}, got {self.calibrated_on!r}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of cutoffs.json (also `write_bundle(cutoffs=...)`)."""
+        return {
+            "calibrated_on": self.calibrated_on,
+            "targets": {str(target): entry.to_dict() for target, entry in self.targets.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> CutoffTable:
+        targets: dict[Target, TargetCutoffs] = {}
+        entries = table(data, "targets")
+        for name in entries:
+            try:
+                targets[Target(name)] = TargetCutoffs.from_dict(table(entries, name))
+            except ValueError as error:
+                raise ValueError(f"cutoffs of {name!r}: {error}") from error
+        return cls(str(data.get("calibrated_on")), targets)
+
+    @classmethod
+    def from_bundle(cls, folder: Path) -> CutoffTable:
+        """Read a bundle's cutoffs.json after its sha256 was checked; BundleError if it is unfit."""
+        manifest = bundle.read_manifest(folder)
+        try:
+            data = json.loads(bundle.read_bytes(folder, bundle.CUTOFFS, manifest))
+            found = cls.from_dict(table({"cutoffs.json": data}, "cutoffs.json"))
+            if found.calibrated_on != manifest.calibrated_on:
+                raise ValueError(f"calibrated_on {found.calibrated_on!r} is not the manifest's")
+        except (ValueError, RecursionError) as error:
+            raise bundle.BundleError(
+                f"a valid {bundle.CUTOFFS}", str(error)[:300], "Fit the cutoffs again."
+            ) from error
+        return found

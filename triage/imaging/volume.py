@@ -1,0 +1,92 @@
+"""From the scanner's own axes to RAS+: axes are permuted and flipped, nothing interpolated."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Orientation
+from numpy.typing import NDArray
+
+from triage.reasons import NotAnalysed
+from triage.types import Instance, Stack, Volume
+
+# Outside the scan. Scanners write anything there (-1024, -2000, -3024); below -1024 no tissue
+# exists, so lower values are padding whether or not the header says so.
+AIR_HU = -1024.0
+
+
+def to_volume(stack: Stack) -> Volume:
+    """Turn a decoded stack to the axes nearest to RAS+.
+
+    Voxels are moved whole, never interpolated; an oblique or sheared affine keeps its rotation.
+    Padding, and every value below -1024 HU, becomes -1024 HU. Where the slice axis is flipped the
+    instances are reordered with it, so that `instances[k]` stays the slice `hu[0, :, :, k]`.
+
+    Parameters
+    ----------
+    stack : `hu` (X, Y, Z) in HU, `affine` (4, 4) index -> RAS+ mm.
+
+    Raises
+    ------
+    NotAnalysed
+        BAD_DIMENSIONS if the shapes of voxels, padding and instances do not fit together;
+        BAD_GEOMETRY if the affine is not finite or is singular, or if the slices of a series with
+        instances are not axial; PIXELS_INCONSISTENT if a voxel is not finite.
+    """
+    _check(stack)
+    hu = MetaTensor(_clean_hu(stack)[None], affine=torch.from_numpy(np.array(stack.affine)))
+    codes = nib.io_orientation(stack.affine)  # (3, 2): world axis and direction of each voxel axis
+    turned = Orientation(axcodes="RAS", labels=(("L", "R"), ("P", "A"), ("I", "S")))(hu)
+    return Volume(
+        hu=MetaTensor(turned.as_tensor(), affine=turned.affine),  # drops the transform history
+        instances=_turn_instances(stack.instances, codes),
+        series=stack.series,
+        notes=stack.notes,
+    )
+
+
+def _check(stack: Stack) -> None:
+    shape = stack.hu.shape
+    if len(shape) != 3 or 0 in shape:
+        raise NotAnalysed("BAD_DIMENSIONS", f"expected voxels (X, Y, Z), got shape {shape}")
+    if stack.instances and len(stack.instances) != shape[2]:
+        raise NotAnalysed(
+            "BAD_DIMENSIONS", f"{len(stack.instances)} instances for {shape[2]} slices"
+        )
+    if stack.padding is not None and stack.padding.shape != shape:
+        raise NotAnalysed("BAD_DIMENSIONS", f"padding {stack.padding.shape} for voxels {shape}")
+    affine = np.asarray(stack.affine, dtype=np.float64)
+    if affine.shape != (4, 4) or not np.isfinite(affine).all():
+        raise NotAnalysed("BAD_GEOMETRY", "expected a finite 4 x 4 affine")
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)  # voxel size in mm
+    if lengths.min() <= 0 or abs(np.linalg.det(affine[:3, :3] / lengths)) < 0.1:
+        raise NotAnalysed("BAD_GEOMETRY", "the affine is singular")
+
+
+def _clean_hu(stack: Stack) -> torch.Tensor:
+    """The stack as float32 (X, Y, Z), padding at -1024 HU; memory order stays as it was."""
+    hu = stack.hu
+    if not hu.dtype.isnative or any(step < 0 for step in hu.strides):  # torch takes neither
+        hu = hu.astype(hu.dtype.newbyteorder("="), order="C")
+    if not hu.flags.writeable:
+        hu = hu.copy(order="K")
+    voxels = torch.from_numpy(hu).to(torch.float32, copy=True)  # (X, Y, Z)
+    # A sum is finite only if every term is (float32 sums of HU cannot overflow).
+    if not bool(torch.isfinite(voxels.sum())):
+        raise NotAnalysed("PIXELS_INCONSISTENT", "voxels that are not finite")
+    if stack.padding is not None:
+        voxels[torch.from_numpy(np.ascontiguousarray(stack.padding))] = AIR_HU
+    return voxels.clamp_(min=AIR_HU)
+
+
+def _turn_instances(
+    instances: tuple[Instance, ...], codes: NDArray[np.float64]
+) -> tuple[Instance, ...]:
+    if not instances:
+        return ()
+    axis, direction = codes[2]
+    if axis != 2:
+        raise NotAnalysed("BAD_GEOMETRY", "the slices are not axial")
+    return instances if direction > 0 else instances[::-1]

@@ -1,0 +1,156 @@
+"""A set of simulated patients on disk, on the working grid, ready for training.
+
+One folder a patient: `hu.npy` int16 (Z, Y, X), `labels.npy` uint8 (2, Z, Y, X) with organ labels
+and lesion bits (bit i is set where target i of `TARGETS` has a lesion), `meta.json`. Written by
+several processes, resumable: a patient that is there is not made again.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing as mp
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from triage.simulate.background import Background, load
+from triage.simulate.patient import Patient, kidney_side, simulate
+from triage.types import TARGETS, Organ, Phase, Target
+
+SPACING = (1.5, 1.5, 3.0)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cached patient; arrays are memory-mapped."""
+
+    folder: Path
+    meta: dict[str, Any]
+
+    @property
+    def hu(self) -> NDArray[np.int16]:
+        return np.load(self.folder / "hu.npy", mmap_mode="r")  # type: ignore[no-any-return]
+
+    @property
+    def labels(self) -> NDArray[np.uint8]:
+        return np.load(self.folder / "labels.npy", mmap_mode="r")  # type: ignore[no-any-return]
+
+    @property
+    def known(self) -> frozenset[Organ]:
+        return frozenset(Organ(o) for o in self.meta["known"])
+
+    @property
+    def phase(self) -> Phase:
+        return Phase(self.meta["phase"])
+
+    def grade(self, target: Target) -> int:
+        return int(self.meta["grades"][target.value])
+
+    @property
+    def person(self) -> str:
+        """Patients that share an anatomy must stay on one side of every split."""
+        return str(self.meta["person"])
+
+
+def entries(folder: Path) -> list[Entry]:
+    """All finished patients of a set, in a stable order."""
+    found = []
+    for meta in sorted(folder.glob("*/meta.json")):
+        found.append(Entry(meta.parent, json.loads(meta.read_text())))
+    return found
+
+
+def save(patient: Patient, folder: Path, person: str) -> None:
+    """Write one patient; `meta.json` comes last and marks it as finished."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lesions = torch.zeros(patient.organs.shape, dtype=torch.uint8)
+    for bit, target in enumerate(TARGETS):
+        if target in patient.masks:
+            lesions |= patient.masks[target].to(torch.uint8) << bit
+    flip = (2, 1, 0)
+    np.save(folder / "hu.npy", patient.hu.permute(*flip).round().to(torch.int16).numpy())
+    labels = torch.stack([patient.organs.permute(*flip), lesions.permute(*flip)])
+    np.save(folder / "labels.npy", labels.numpy())
+    meta = {
+        "person": person,
+        "phase": patient.phase.value,
+        "grades": {t.value: g for t, g in patient.grades.items()},
+        "side": kidney_side(patient),
+        "known": [o.value for o in patient.known],
+        "origin": patient.grid.origin,
+        "truth": patient.truth,
+    }
+    (folder / "meta.json").write_text(json.dumps(meta))
+
+
+def load_backgrounds(data: Path, names: Sequence[str]) -> list[Background]:
+    """Backgrounds by name from a data folder: `anatomy/<name>_labels` or `ct/<name>`."""
+    out = []
+    for name in names:
+        labels = data / "anatomy" / f"{name}_labels.nii.gz"
+        if labels.exists():
+            out.append(load(None, labels, name))
+            continue
+        ct = data / "ct" / f"{name}.nii.gz"
+        for ending in ("_seg", "_organs"):
+            labels = data / "ct" / f"{name}{ending}.nii.gz"
+            if labels.exists():
+                out.append(load(ct, labels, name))
+    return out
+
+
+def _work(task: tuple[Path, int, Sequence[int], int, float, float, Path | None, Sequence[str]]) -> int:
+    out, seed, ids, variants, enriched, share, data, names = task
+    torch.set_num_threads(1)
+    backgrounds = load_backgrounds(data, names) if data else []
+    made = 0
+    for i in ids:
+        last = out / f"p{i:05d}_{variants - 1}" / "meta.json"
+        if last.exists():
+            continue
+        patients = simulate(
+            (seed, i),
+            spacing=SPACING,
+            backgrounds=backgrounds,
+            parametric_share=share,
+            enriched=enriched,
+            variants=variants,
+        )
+        for v, patient in enumerate(patients):
+            save(patient, out / f"p{i:05d}_{v}", f"p{i:05d}")
+            made += 1
+    return made
+
+
+def build(
+    out: Path,
+    people: int,
+    seed: int,
+    *,
+    variants: int = 3,
+    enriched: float = 0.3,
+    parametric_share: float = 0.5,
+    data: Path | None = None,
+    backgrounds: Sequence[str] = (),
+    workers: int | None = None,
+) -> int:
+    """Simulate `people` anatomies with `variants` patients each into `out`. Returns patients made."""
+    workers = workers or os.cpu_count() or 1
+    tasks = [
+        (out, seed, range(k, people, workers), variants, enriched, parametric_share, data, backgrounds)
+        for k in range(workers)
+    ]
+    with mp.get_context("spawn").Pool(workers) as pool:
+        return sum(pool.imap_unordered(_work, tasks))
+
+
+def batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Consecutive pieces of at most `size`."""
+    for i in range(0, len(items), size):
+        yield items[i : i + size]
