@@ -2,8 +2,8 @@
 
 The data goes one way:
 
-    Source -> Study -> Series -> Stack -> Volume -> Anatomy, Scope -> TargetScore -> Finding -> Report
-     path     dicom    dicom     dicom    imaging    inference         inference     decision   results
+    Study -> Series -> Stack -> Volume -> Anatomy, Scope -> TargetScore -> Finding -> Report
+    dicom    dicom     dicom    imaging   inference         inference      decision   results
 
 Conventions, everywhere: voxel arrays are (X, Y, Z); world coordinates are RAS+ in millimetres;
 intensities are Hounsfield units (HU); times are seconds. `affine` maps a voxel index (i, j, k) to
@@ -46,7 +46,9 @@ class Verdict(StrEnum):
     SUSPECTED = "suspected"  # score >= rule-in: the only verdict that alarms
     NOT_EXCLUDED = "not_excluded"  # score >= rule-out: neutral
     NO_FINDING = "no_finding"  # score < rule-out, and the cutoff's certificate holds
-    UNCERTIFIED = "uncertified"  # not suspected, and the certificate does not hold: rules nothing out
+    UNCERTIFIED = (
+        "uncertified"  # not suspected, and the certificate does not hold: rules nothing out
+    )
     NOT_ASSESSED = "not_assessed"  # could not be judged; always with a reason, never negative
 
 
@@ -201,6 +203,7 @@ class Scope:
     phase: Phase
     aorta_hu: float | None
     not_assessed: dict[Target, str] = field(default_factory=dict)  # target -> reason code
+    partial: frozenset[Target] = frozenset()  # organ cut off: may be suspected, never less
     warnings: tuple[str, ...] = ()
 
 

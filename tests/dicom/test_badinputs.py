@@ -104,4 +104,4 @@ def test_pydicom_file(case: dict[str, str]) -> None:
         pytest.skip("not in this pydicom")
     with pytest.raises(NotAnalysed) as refused:
         _read(Path(path))
-    assert case["reason"].startswith("any") or refused.value.code in case["reason"]
+    assert "any" in case["reason"] or refused.value.code in case["reason"]

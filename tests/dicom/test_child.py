@@ -101,7 +101,7 @@ def test_a_real_limit_of_memory_and_time(tmp_path: Path) -> None:
 
 
 def test_import_is_light() -> None:
-    heavy = "torch monai SimpleITK pydicom nibabel numpy pydantic".split()
+    heavy = ["torch", "monai", "SimpleITK", "pydicom", "nibabel", "numpy", "pydantic"]
     code = f"import sys, triage.dicom; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -71,7 +71,7 @@ def moved(offsets: dict[int, tuple[float, float, float]]) -> Any:
         (moved({5: (0, 0, 1.5)}), "IRREGULAR_SPACING"),
         (moved({5: (0, 9, 0)}), "IRREGULAR_SPACING"),
         (moved({k: (0, 0.3 * k, 0) for k in range(14)}), "TILT"),
-        (moved({k: (0, 0, 6.0) for k in range(7, 14)}), "GAP"),
+        (moved(dict.fromkeys(range(7, 14), (0, 0, 6.0))), "GAP"),
         (moved({k: (0, 0, 0.06 * k * k) for k in range(14)}), "IRREGULAR_SPACING"),
         (moved({5: (0, 0, -6.0)}), "DUPLICATE_SLICE"),
     ],
@@ -91,7 +91,6 @@ def test_fault(change: Any, code: str, tmp_path: Path) -> None:
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "NOT_CT"),
         ({"RescaleIntercept": 0}, "BAD_RESCALE"),
         ({"RescaleIntercept": -2400}, "NOT_ABDOMEN"),
-        ({"PixelSpacing": [1.5, 1.5]}, "NOT_ABDOMEN"),
     ],
 )
 def test_fault_of_all_slices(attributes: dict[str, Any], code: str, tmp_path: Path) -> None:
@@ -141,7 +140,7 @@ def test_padding_becomes_air_and_a_wrong_padding_value_does_not(tmp_path: Path) 
         pixels[:4, :4] = -2000
         item.PixelData = pixels.tobytes()
 
-    for value in (-2000 & 0xFFFF, 45):
+    for value in (-2000, 45):
         folder = tmp_path / str(value)
         write.write_series(
             folder, PHANTOM, signed=True, bits=16, change=corner, PixelPaddingValue=value
@@ -200,7 +199,7 @@ def test_preference_and_reason_in_words(tmp_path: Path) -> None:
     write.write_series(tmp_path / "a", PHANTOM, ConvolutionKernel="LUNG", **same)
     write.write_series(tmp_path / "b", PHANTOM, ConvolutionKernel="Br38f", **same)
     study, _ = read(tmp_path)
-    assert [s.facts["ConvolutionKernel"] for s in study.series] == [("Br38f",), ("LUNG",)]
+    assert [s.facts["ConvolutionKernel"] for s in study.series] == [["Br38f"], ["LUNG"]]
     assert "14 slices of 6.00 mm" in study.series[0].why_chosen
 
 

@@ -91,10 +91,10 @@ def test_oblique(degrees: float, tmp_path: Path) -> None:
     assert_same(read(tmp_path), image)
 
 
-def test_slope_that_is_no_integer_gives_float(tmp_path: Path) -> None:
-    write.write_series(tmp_path, write.turned(PHANTOM, "LPS"), RescaleSlope="0.5")
+def test_rescale_that_is_no_integer_gives_float(tmp_path: Path) -> None:
+    write.write_series(tmp_path, write.turned(PHANTOM, "LPS"), RescaleIntercept="-1024.5")
     got = read(tmp_path).get_fdata()
-    np.testing.assert_array_equal(got, (PHANTOM.get_fdata() + 1024) * 0.5 - 1024)
+    np.testing.assert_array_equal(got, PHANTOM.get_fdata() - 0.5)
 
 
 @pytest.mark.long

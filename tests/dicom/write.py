@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +125,7 @@ def write_series(
     common = _common(uids, hu.shape, signed, bits)
     slices = []
     for k in range(depth):
-        item = Dataset()
-        item.update(common)
+        item = deepcopy(common)
         item.InstanceNumber = numbers[k]
         item.SOPInstanceUID = generate_uid()
         item.RescaleSlope, item.RescaleIntercept = 1, intercepts[k % len(intercepts)]

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from triage import types
+from triage.decision.priority import suggest_priority
 from triage.reasons import REASONS
 from triage.results.files import write_atomic
-from triage.results.report import TIMINGS, report_schema, suggested_priority, to_dict, write_report
+from triage.results.report import TIMINGS, report_schema, to_dict, write_report
 from triage.types import (
     TARGETS,
     BundleRef,
@@ -99,7 +100,7 @@ def reports(draw: st.DrawFn) -> Report:
     )
     if report.status is Status.ANALYSED:
         report.findings = {target: draw(findings(target)) for target in TARGETS}
-        report.priority = suggested_priority(report.findings)
+        report.priority = suggest_priority(report.status, report.findings)
     elif report.status in (Status.NOT_ANALYSED, Status.NOT_APPLICABLE):
         report.reason = draw(refusals)
     return report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from contextlib import suppress
 from enum import StrEnum
@@ -45,7 +46,7 @@ def run(
     settings = load_settings()
     _prepare(out)
     chosen = _find_bundle(model or settings.model)
-    report = _analyse(source, out, chosen, str(device or settings.device))
+    report = _analyse(source, out, chosen, _find_device(str(device or settings.device)))
     if as_json:
         from triage.results.report import to_json
 
@@ -69,13 +70,35 @@ def _find_bundle(name: str) -> Path:
         raise typer.BadParameter(str(error), param_hint="--model") from error
 
 
+def _find_device(name: str) -> str:
+    if name == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise typer.BadParameter("there is no CUDA device", param_hint="--device")
+    return name
+
+
 def _prepare(out: Path) -> None:
     """Make `out`; an older report there must not pass for the answer of this run."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "report.json").unlink(missing_ok=True)
+        for path in _earlier_files(out):
+            path.unlink(missing_ok=True)
     except OSError as error:
         raise typer.BadParameter(f"cannot write there: {error}", param_hint="--out") from error
+
+
+def _earlier_files(out: Path) -> list[Path]:
+    """report.json of an earlier run in `out`, and the pictures and maps that it names."""
+    report = out / "report.json"
+    try:
+        targets = json.loads(report.read_bytes())["targets"].values()
+        names = {name for t in targets for name in (*t["overlays"], t["saliency"]) if name}
+    except (OSError, ValueError, LookupError, AttributeError, TypeError):
+        return [report]
+    files = [out / name for name in names if ".." not in Path(name).parts]
+    return [report, *(path for path in files if path.is_file() and path.is_relative_to(out))]
 
 
 def _analyse(source: Path, out: Path, model: Path, device: str) -> Report:

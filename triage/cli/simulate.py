@@ -24,12 +24,14 @@ def simulate(
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option("--labels", exists=True, help="Organ labels of that CT."),
+        typer.Option("--labels", exists=True, help="Organ labels of that CT, or alone."),
+    ] = None,
+    injured: Annotated[
+        bool | None,
+        typer.Option("--injured/--uninjured", help="Only such patients [natural mixture]."),
     ] = None,
 ) -> None:
     """Make virtual patients: DICOM series, CSV tables and masks of the injuries."""
-    if (background is None) != (labels is None):
-        raise typer.BadParameter("--background and --labels belong together: give both or neither")
     from triage.simulate.study import write_dataset
 
     with progress_bar() as bar:
@@ -38,10 +40,21 @@ def simulate(
             if bar is not None:
                 bar(f"patient {done} of {total}", done / total)
 
-        rows = write_dataset(
-            out, patients, seed, background=background, labels=labels, progress=step
-        )
-    print(f"{len(rows)} simulated patients in {plain(out)}")
+        step(0, patients)
+        try:
+            rows = write_dataset(
+                out,
+                patients,
+                seed,
+                background=background,
+                labels=labels,
+                injured=injured,
+                progress=step,
+            )
+        except (ValueError, FileExistsError) as error:  # a background or folder that cannot serve
+            raise typer.BadParameter(str(error)) from error
+    noun = "patient" if len(rows) == 1 else "patients"
+    print(f"{len(rows)} simulated {noun} in {plain(out)}; with an injury of:")
     for target, count in injuries(rows).items():
         print(f"  {target:<14} {count}")
 

@@ -23,6 +23,8 @@ _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _PIXEL_DATA = 0x7FE00010
 _MAX_TEXT = 1024  # bytes of a value that are looked at
 
+_IMPLICIT_LE, _EXPLICIT_LE = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
+
 # VRs with a 32-bit length (PS3.5 Table 7.1-1), and all others.
 _LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _SHORT = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
@@ -207,10 +209,23 @@ def _decimal(text: str) -> float:
         return float("nan")
 
 
+def is_dicom(head: bytes) -> bool:
+    """Whether a file that starts with `head` (132 bytes) is DICOM.
+
+    Either it has a preamble (PS3.10 section 7.1), or it is a bare data set that starts in group
+    0008, as some archives export it.
+    """
+    bare = head[:2] == b"\x08\x00" and head[2:4] < b"\x19" and len(head) == 132
+    return head[128:] == b"DICM" or bare
+
+
 def read_meta(data: Buffer) -> tuple[dict[str, str], int]:
     """File meta information (PS3.10 section 7.1): keyword -> text; where the data set starts."""
-    if len(data) < 132 or data[128:132] != b"DICM":
+    if not is_dicom(data[:132]):
         raise unreadable("not a DICOM file")
+    if data[128:132] != b"DICM":
+        explicit = bytes(data[4:6]) in _SHORT | _LONG
+        return {"TransferSyntaxUID": _EXPLICIT_LE if explicit else _IMPLICIT_LE}, 0
     names = {
         0x00020002: "MediaStorageSOPClassUID",
         0x00020003: "MediaStorageSOPInstanceUID",

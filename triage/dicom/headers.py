@@ -121,7 +121,7 @@ def _read_one(path: Path, request: dict[str, Any], answer: dict[str, Any]) -> No
     status = path.stat()
     with path.open("rb") as file:
         head = file.read(132)
-        if head[128:] != b"DICM":
+        if not dataset.is_dicom(head):
             if path.suffix.lower() in _DICOM_SUFFIXES or len(request["paths"]) == 1:
                 raise dataset.unreadable("not a DICOM file")
             answer["skipped"] += 1
@@ -272,7 +272,8 @@ def _planes(common: dict[str, Any], found: dict[str, Any], limit: int) -> list[d
     """The rows of `Slice` of one file: one, or one a frame from functional groups (C.7.6.16)."""
     shared = (found.get("SharedFunctionalGroupsSequence") or [{}])[0]
     groups = found.get("PerFrameFunctionalGroupsSequence")
-    frames = found.get("NumberOfFrames", 1) or 0
+    frames = found.get("NumberOfFrames")
+    frames = 1 if frames is None else frames
     if groups is None and not shared:
         return [_plane(common, [found], 0, frames)]
     if frames > limit:

@@ -53,7 +53,7 @@ def decode_slices(slices: Sequence[Slice], settings: Settings) -> tuple[dict[str
     size = len(slices) * (slices[0].rows or 0) * (slices[0].columns or 0)
     request = {
         "planes": [_plane(s) for s in slices],
-        "threads": settings.threads or min(8, len(os.sched_getaffinity(0))),
+        "threads": settings.threads or min(8, _cores()),
         "max_bytes": settings.max_bytes,
     }
     answer, memory = child.run(
@@ -65,6 +65,12 @@ def decode_slices(slices: Sequence[Slice], settings: Settings) -> tuple[dict[str
     )
     assert memory is not None  # noqa: S101 - for the type checker: out_bytes > 0
     return answer, memory
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _plane(item: Slice) -> dict[str, Any]:

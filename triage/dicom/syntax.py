@@ -12,7 +12,7 @@ from typing import NamedTuple
 class Syntax(NamedTuple):
     """How a data set and its pixels are encoded.
 
-    `codec`: name of the decoder in `pixels.CODECS`; None for native pixels.
+    `codec`: name of the decoder in `codecs.CODECS`; None for native pixels.
     """
 
     name: str

@@ -14,6 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from triage.decision.priority import suggest_priority
 from triage.reasons import REASONS, NotAnalysed
 from triage.results.files import write_atomic
 from triage.types import (
@@ -32,8 +33,9 @@ SCHEMA_VERSION = "1.0"
 REPORT_NAME = "report.json"
 # Stages that `timings` may name, in the order of the way of the data; seconds.
 TIMINGS = (
-    "read_s",
     "gate_s",
+    "load_s",
+    "read_s",
     "resample_s",
     "localise_s",
     "slices_s",
@@ -152,7 +154,7 @@ def contradictions(report: Report) -> list[str]:
             faults.append("analysed without a series")
         if report.reason is not None:
             faults.append("analysed and yet a reason why not")
-        if report.priority is not suggested_priority(report.findings):
+        if report.priority is not suggest_priority(report.status, report.findings):
             faults.append(f"priority {report.priority} does not follow from the verdicts")
     elif report.findings:
         faults.append(f"{report.status} and yet answers")
@@ -168,14 +170,6 @@ def contradictions(report: Report) -> list[str]:
     for target, finding in report.findings.items():
         faults += [f"{target}: {fault}" for fault in _finding_faults(target, finding)]
     return faults
-
-
-def suggested_priority(findings: dict[Target, Finding]) -> Priority:
-    """Any suspected: stat; any not assessed: urgent; else routine."""
-    verdicts = {finding.verdict for finding in findings.values()}
-    if Verdict.SUSPECTED in verdicts:
-        return Priority.STAT
-    return Priority.URGENT if Verdict.NOT_ASSESSED in verdicts else Priority.ROUTINE
 
 
 def _finding_faults(target: Target, finding: Finding) -> list[str]:

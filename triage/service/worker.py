@@ -18,10 +18,13 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from triage.service.store import Store
 from triage.settings import Settings
+
+if TYPE_CHECKING:
+    from triage.inference.networks import Networks
 
 log = logging.getLogger(__name__)
 TRIES = 2
@@ -37,6 +40,7 @@ class Worker:
         self._thread = threading.Thread(target=self._loop, name="triage-worker", daemon=True)
         self._child: BaseProcess | None = None
         self._pipe: Connection | None = None
+        self._starting = threading.Lock()
         self._stopping = False
 
     def start(self) -> None:
@@ -73,12 +77,12 @@ class Worker:
             self.store.start(study)
             try:
                 error = self._in_child(study)
-            except (EOFError, OSError):
-                failure, detail = "WORKER_FAILED", f"the process ended {attempt} times"
-            except TimeoutError:
+            except TimeoutError:  # an OSError, too
                 failure, detail = "TIMED_OUT", f"after {self.settings.analysis_timeout_s:g} s"
                 self._kill()
                 break
+            except (EOFError, OSError):
+                failure, detail = "WORKER_FAILED", f"the process ended {attempt} times"
             else:
                 self.store.finish(study, "WORKER_FAILED" if error else None, error or "")
                 return
@@ -108,22 +112,27 @@ class Worker:
         if self._pipe is not None and self._child is not None and self._child.is_alive():
             return self._pipe
         self._kill()
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        # Not a daemon: the pipeline decodes pixels in children of its own.
-        self._child = context.Process(target=_child, args=(theirs, self.settings), daemon=False)
-        self._child.start()
-        theirs.close()
-        return self._pipe
+        with self._starting:
+            if self._stopping:
+                raise EOFError
+            context = multiprocessing.get_context("spawn")
+            pipe, theirs = context.Pipe()
+            # Not a daemon: the pipeline decodes pixels in children of its own.
+            child = context.Process(target=_child, args=(theirs, self.settings), daemon=False)
+            child.start()
+            theirs.close()
+            self._child, self._pipe = child, pipe
+        return pipe
 
     def _kill(self) -> None:
         """End the child and what it started (they share a process group)."""
-        child, pipe = self._child, self._pipe
-        self._child = self._pipe = None
+        with self._starting:
+            child, pipe = self._child, self._pipe
+            self._child = self._pipe = None
         if child is not None and child.pid is not None:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(child.pid, signal.SIGKILL)
-            child.kill()
+            child.kill()  # where it has no group of its own yet
             child.join(timeout=10)
         if pipe is not None:
             pipe.close()
@@ -133,22 +142,35 @@ def _child(pipe: Connection, settings: Settings) -> None:
     """Runs in the child: analyse what comes through the pipe, until it closes."""
     os.setsid()  # a group of our own: Ctrl-C goes to the service, killpg reaches our children
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    from triage.pipeline import analyse
-
-    def step(stage: str, fraction: float) -> None:
-        pipe.send(("step", stage, fraction))
-
+    networks = None
     while True:
         try:
             source, out = pipe.recv()
         except EOFError:
             return
-        pipe.send(_answer(analyse, source, out, settings, step))
+        networks = networks or _load_networks(settings)
+        pipe.send(_answer(pipe, source, out, settings, networks))
+
+
+def _load_networks(settings: Settings) -> Networks | None:
+    """The bundle's networks; None if it cannot be used: `analyse` then says why."""
+    from triage.inference.networks import load_networks
+    from triage.nets.bundle import BundleError, find_bundle
+
+    try:
+        return load_networks(find_bundle(settings.model), settings.device)
+    except (BundleError, RuntimeError):  # RuntimeError: no such device
+        return None
 
 
 def _answer(
-    analyse: Any, source: Path, out: Path, settings: Settings, step: Any
-) -> tuple[Any, ...]:
+    pipe: Connection, source: Path, out: Path, settings: Settings, networks: Networks | None
+) -> tuple[str, ...]:
+    from triage.pipeline import analyse
+
+    def step(stage: str, fraction: float) -> None:
+        pipe.send(("step", stage, fraction))
+
     try:
         analyse(
             source,
@@ -157,6 +179,7 @@ def _answer(
             device=settings.device,
             progress=step,
             settings=settings,
+            networks=networks,
         )
     except (MemoryError, BrokenPipeError):
         raise  # a fresh child may do it; with the pipe gone, nobody listens

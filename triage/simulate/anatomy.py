@@ -6,6 +6,7 @@ trunk: x grows to the patient's right, y to the front, z to the head.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -84,6 +85,7 @@ class _Painter:
             for b, s in zip(base, scale, strict=True)
         ]
         self.scale = np.asarray(scale)
+        self.depth = torch.zeros(())  # of the trunk's wall, mm; set by `_trunk`
         self.texture = smooth_noise(dice, grid.shape, grid.spacing, 28)
 
     def jitter(self, point: tuple[float, float, float], sd: float = 4.0) -> NDArray[np.float64]:
@@ -120,15 +122,15 @@ class _Painter:
 
     def tube(
         self,
-        points: list[tuple[float, float, float]],
-        radius: float | list[float],
+        points: Sequence[tuple[float, float, float]],
+        radius: float | Sequence[float],
         layers: tuple[tuple[float, Tissue], ...],
         inside: tuple[Tissue, ...] = (Tissue.FAT,),
         sd: float = 3.0,
     ) -> NDArray[np.float64]:
         """Paint a tube through jittered points; `layers` are (distance from wall below, tissue)."""
         nodes = np.asarray([self.jitter(p, sd) for p in points]) * self.scale
-        if isinstance(radius, list):
+        if not isinstance(radius, int | float):
             small = min(radius)
             nodes = np.column_stack([nodes, radius])
         else:
@@ -156,7 +158,7 @@ def _trunk(p: _Painter) -> None:
     p.labels[depth > 0] = int(Tissue.MUSCLE)
     thin = person.muscle * (0.55 + 0.45 * (x.abs() / 60).clamp(0, 1)) * torch.where(y > 0, 0.8, 1.0)
     p.labels[depth > thin] = int(Tissue.FAT)
-    p.depth = depth  # type: ignore[attr-defined]
+    p.depth = depth
 
 
 def _skeleton(p: _Painter) -> None:
@@ -186,7 +188,7 @@ def _skeleton(p: _Painter) -> None:
     inner = member(p.labels, fat)
     angle = torch.atan2(y, x.abs())  # -pi/2 at the back, +pi/2 in front
     slant = 26 * (angle + 1.2)
-    depth = p.depth  # type: ignore[attr-defined]
+    depth = p.depth
     for k in range(6):  # ribs 7 to 12
         top = 250 - 33 * k + slant * -1.4
         reach = 1.0 if k < 3 else 0.75 - 0.35 * (k - 3)
@@ -214,7 +216,7 @@ def _chest(p: _Painter) -> Tensor:
         182 + breath - ((x - 72) ** 2 + (y - 5) ** 2) / 95.0,
         170 + breath - ((x + 75) ** 2 + (y - 5) ** 2) / 95.0,
     )
-    depth = p.depth  # type: ignore[attr-defined]
+    depth = p.depth
     above = (z > dome) & (depth > 11)
     lung = above & (p.labels == int(Tissue.FAT))
     p.labels[lung] = int(Tissue.LUNG)
@@ -339,7 +341,7 @@ def _gut(p: _Painter) -> None:
         p.tube(line, d.uniform(9, 14), wall, sd=0.5)
 
 
-def _colon_lines(d: Dice) -> list[tuple[list[tuple[float, float, float]], float]]:
+def _colon_lines(d: Dice) -> list[tuple[Sequence[tuple[float, float, float]], float]]:
     sag = d.uniform(-35, 25)
     right = [(82, 12, -100), (90, 2, -60), (92, -8, -10), (86, -2, 36)]
     across = [
@@ -371,7 +373,7 @@ def fill_bowel(scene: Tensor, grid: Grid, dice: Dice) -> None:
 
 
 def draw_grid(dice: Dice, spacing: tuple[float, float, float], person: Person) -> Grid:
-    """A scan range for a parametric person, diaphragm to pelvis or less, and a field around them."""
+    """A scan range for a parametric person, diaphragm to pelvis or less, and a field of view."""
     top = dice.uniform(195, 265)
     bottom = dice.uniform(-225, -160) if dice.chance(0.85) else dice.uniform(-120, -30)
     width = 2 * (person.half_width * 1.06 + person.fat + 14)

@@ -81,7 +81,7 @@ def load(ct: Path | None, labels: Path, name: str = "") -> Background:
     Raises BackgroundError when the two differ in shape or place.
     """
     ids, affine = _canonical(labels)
-    spacing = tuple(float(v) for v in nib.affines.voxel_sizes(affine))
+    spacing = tuple(float(v) for v in np.linalg.norm(affine[:3, :3], axis=0))
     hu = None
     if ct is not None:
         image, ct_affine = _read_ct(ct)

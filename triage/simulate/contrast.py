@@ -33,7 +33,7 @@ def centre_of(
     mean = where.float().mean(0).cpu().numpy()
     if box is not None:
         mean = mean + [s.start for s in box]
-    return scene.grid.world(mean)
+    return scene.grid.world(mean.tolist())
 
 
 def random_voxels(mask: Tensor, grid: Grid, dice: Dice, n: int) -> NDArray[np.float64]:
@@ -66,7 +66,8 @@ def add_vessels(scene: Scene, dice: Dice) -> None:
     if len(where) > 1000:
         low, high = where.amin(0), where.amax(0)
         middle = centre_of(scene, (Tissue.LIVER,))
-        assert middle is not None
+        if middle is None:
+            return
         spine = centre_of(scene, (Tissue.VERTEBRA,))
         inward = 0.55 if spine is None else 0.4
         root = middle + inward * ((spine if spine is not None else middle) - middle)
@@ -163,7 +164,8 @@ def render(scene: Scene, phase: Phase, dice: Dice) -> tuple[Tensor, dict[Tissue,
 
 def measured_table(scene: Scene, phase: Phase) -> dict[Tissue, float]:
     """Median HU of each labelled tissue of a real background; the usual HU for the others."""
-    assert scene.hu is not None
+    if scene.hu is None:
+        raise ValueError("Expected a scene with a real background")
     table = {}
     for tissue in HU:
         values = scene.hu[scene.labels == int(tissue)]

@@ -52,7 +52,7 @@ class Dice:
 
 @dataclass(frozen=True)
 class Grid:
-    """Axis-aligned voxel grid: `shape` (X, Y, Z), `spacing` and `origin` (voxel 0,0,0) in RAS+ mm."""
+    """Axis-aligned voxel grid: `shape` (X, Y, Z), `spacing` and `origin` (first voxel), RAS+ mm."""
 
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
@@ -94,7 +94,8 @@ class Grid:
 
     def world(self, ijk: Point) -> NDArray[np.float64]:
         """RAS+ mm of a voxel index."""
-        return np.asarray(ijk, dtype=float) * self.spacing + np.asarray(self.origin)
+        scaled: NDArray[np.float64] = np.asarray(ijk, dtype=np.float64) * np.asarray(self.spacing)
+        return scaled + np.asarray(self.origin)
 
 
 def member(labels: Tensor, values: Sequence[int]) -> Tensor:

@@ -45,7 +45,7 @@ class Canvas:
     _organs: dict[str, tuple[Box, Tensor, Tensor] | None] = field(default_factory=dict)
 
     def organ(self, name: str) -> tuple[Box, Tensor, Tensor] | None:
-        """Box, mask and depth (mm) of an organ within its box; None if there is too little of it."""
+        """Box, mask and depth (mm) of an organ within its box; None if too little is there."""
         if name not in self._organs:
             self._organs[name] = self._find(name)
         return self._organs[name]
@@ -244,7 +244,8 @@ def perirenal(c: Canvas, name: str, thickness: float, **more: Any) -> bool:
         return False
     box, _, _ = found
     pad = round(thickness / c.scene.grid.spacing[0]) + 3
-    wide = tuple(slice(max(s.start - pad, 0), s.stop + pad) for s in box)
+    x, y, z = (slice(max(s.start - pad, 0), s.stop + pad) for s in box)
+    wide = (x, y, z)
     mask = member(c.scene.labels[wide], ORGAN[name])
     depth = depth_mm(mask, c.scene.grid.spacing)
     fat = c.scene.labels[wide] == int(Tissue.FAT)
@@ -254,9 +255,9 @@ def perirenal(c: Canvas, name: str, thickness: float, **more: Any) -> bool:
     blood = fat & (depth < 0) & (depth > -thickness * (0.5 + 0.5 * rough + 0.4 * side))
     if float(blood.sum()) * c.scene.grid.voxel_ml < 2:
         return False
-    c.fill(wide, blood, c.blood(wide))  # type: ignore[arg-type]
-    _strand(c, wide, fat & ~blood & (depth > -thickness * 1.6), 0.5)  # type: ignore[arg-type]
-    c.mark(Target.KIDNEY, wide, blood, "perirenal_haematoma", organ=name, **more)  # type: ignore[arg-type]
+    c.fill(wide, blood, c.blood(wide))
+    _strand(c, wide, fat & ~blood & (depth > -thickness * 1.6), 0.5)
+    c.mark(Target.KIDNEY, wide, blood, "perirenal_haematoma", organ=name, **more)
     return True
 
 

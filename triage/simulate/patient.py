@@ -181,10 +181,12 @@ def simulate(
     enriched: float | None = None,
     phase: Phase | None = None,
     variants: int = 1,
+    scanned: bool = True,
 ) -> list[Patient]:
     """Virtual patients from one anatomy: `variants` draws of injuries, phase and scanner.
 
-    The same seed and arguments give the same patients. HU, RAS+, spacing in mm.
+    The same seed and arguments give the same patients. HU, RAS+, spacing in mm. `scanned=False`
+    leaves `hu` as it is before blur and noise; `truth["scanner"]` tells what to do to it.
     """
     dice = Dice(seed)
     if not backgrounds or dice.chance(parametric_share):
@@ -196,7 +198,7 @@ def simulate(
     out = []
     for _ in range(variants):
         chosen = case or draw_case(dice, enriched=enriched)
-        out.append(_one(base, organs, known, chosen, phase, dice))
+        out.append(_one(base, organs, known, chosen, phase, dice, scanned))
     return out
 
 
@@ -207,6 +209,7 @@ def _one(
     case: Case,
     phase: Phase | None,
     dice: Dice,
+    scanned: bool,
 ) -> Patient:
     when = phase or _phase(base, case, dice)
     view = Scene(base.grid, base.labels.clone(), base.name, base.hu, base.known)
@@ -217,7 +220,9 @@ def _one(
     scanner = Scanner.draw(dice)
     if base.hu is not None:
         canvas.hu = blend(base.hu, canvas.hu, base.grid)
-    hu = scan(canvas.hu, base.grid, scanner, dice, soften=base.hu is None)
+    hu = canvas.hu
+    if scanned:
+        hu = scan(hu, base.grid, scanner, dice, soften=base.hu is None)
     truth = {
         "phase": when.value,
         "anatomy": base.name,

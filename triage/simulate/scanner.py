@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -61,5 +61,5 @@ def scan(hu: Tensor, grid: Grid, scanner: Scanner, dice: Dice, *, soften: bool =
         out = blur(out, grid.spacing, (0, scanner.motion, 0.5 * scanner.motion))
     pixel = grid.spacing[0] * grid.spacing[1]
     area = float((out > -500).sum()) * pixel / max(out.shape[2], 1)  # mm2 of patient a slice
-    dose = (max(area, 2e4) / 7e4) ** 0.5  # a larger patient stops more photons
+    dose = math.sqrt(max(area, 2e4) / 7e4)  # a larger patient stops more photons
     return out + scanner.noise * dose * noise_field(dice, grid, scanner.grain_mm)

@@ -105,7 +105,9 @@ def load_backgrounds(data: Path, names: Sequence[str]) -> list[Background]:
     return out
 
 
-def _work(task: tuple[Path, int, Sequence[int], int, float, float, Path | None, Sequence[str]]) -> int:
+def _work(
+    task: tuple[Path, int, Sequence[int], int, float, float, Path | None, Sequence[str]],
+) -> int:
     out, seed, ids, variants, enriched, share, data, names = task
     torch.set_num_threads(1)
     backgrounds = load_backgrounds(data, names) if data else []
@@ -140,12 +142,10 @@ def build(
     backgrounds: Sequence[str] = (),
     workers: int | None = None,
 ) -> int:
-    """Simulate `people` anatomies with `variants` patients each into `out`. Returns patients made."""
+    """Simulate `people` anatomies, `variants` patients each, into `out`; returns patients made."""
     workers = workers or os.cpu_count() or 1
-    tasks = [
-        (out, seed, range(k, people, workers), variants, enriched, parametric_share, data, backgrounds)
-        for k in range(workers)
-    ]
+    rest = (variants, enriched, parametric_share, data, backgrounds)
+    tasks = [(out, seed, range(k, people, workers), *rest) for k in range(workers)]
     with mp.get_context("spawn").Pool(workers) as pool:
         return sum(pool.imap_unordered(_work, tasks))
 

@@ -1,0 +1,115 @@
+"""Slice crops: from the working grid to the 224 x 224 pictures that the slice ensembles see.
+
+Each target has a fixed field of view in mm around the middle of its organ, so that a millimetre
+has the same size in every patient. Pictures lie as a radiologist sees them: front at the top, the
+patient's right on the left. Three channels: the slice below, the slice, the slice above, in one
+fixed HU window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from triage.nets.slice_net import SIZE
+from triage.types import ORGAN_LABEL, Organ, Target
+
+LOW_HU, HIGH_HU = -110.0, 270.0  # soft tissue from fat to bright organs; vessels may saturate
+WIDE_HU = 420.0  # for the target whose sign is brighter than organs
+STEP = 2  # every second working-grid slice (6 mm) is judged; its neighbours are its channels
+
+
+@dataclass(frozen=True)
+class View:
+    """A field of view: side length in mm, organs it is centred on (none: the body)."""
+
+    field_mm: float
+    organs: tuple[Organ, ...]
+    high_hu: float = HIGH_HU
+
+
+# The kidneys are looked at one by one: a finding then has a side.
+VIEWS: dict[Target, tuple[View, ...]] = {
+    Target.LIVER: (View(270, (Organ.LIVER,)),),
+    Target.SPLEEN: (View(180, (Organ.SPLEEN,)),),
+    Target.KIDNEY: (View(150, (Organ.KIDNEY_RIGHT,)), View(150, (Organ.KIDNEY_LEFT,))),
+    Target.BOWEL: (View(350, ()),),
+    Target.EXTRAVASATION: (View(350, (), WIDE_HU),),
+}
+
+
+@dataclass(frozen=True)
+class Region:
+    """Where a view looks in one patient: centre (x, y) in voxels, slice range [low, high)."""
+
+    centre: tuple[float, float]
+    low: int
+    high: int
+
+
+def region(labels: Tensor, hu: Tensor, view: View) -> Region | None:
+    """The region of a view; None if its organ is absent. labels, hu: (X, Y, Z), same grid."""
+    if view.organs:
+        mask = _any_of(labels, view.organs)
+        ends = mask
+    else:
+        mask = hu > -300
+        solid = (Organ.LIVER, Organ.SPLEEN, Organ.KIDNEY_RIGHT, Organ.KIDNEY_LEFT, Organ.BOWEL)
+        ends = _any_of(labels, solid)
+    z = ends.any(0).any(0).nonzero().flatten()
+    x = mask.any(2).any(1).nonzero().flatten()
+    y = mask.any(2).any(0).nonzero().flatten()
+    if len(z) == 0 or len(x) == 0:
+        return None
+    centre = (float(x[0] + x[-1]) / 2, float(y[0] + y[-1]) / 2)
+    return Region(centre, int(z[0]), int(z[-1]) + 1)
+
+
+def _any_of(labels: Tensor, organs: Sequence[Organ]) -> Tensor:
+    out = labels == ORGAN_LABEL[organs[0]]
+    for organ in organs[1:]:
+        out |= labels == ORGAN_LABEL[organ]
+    return out
+
+
+def judged_slices(where: Region) -> list[int]:
+    """Indices of the slices that are judged within a region."""
+    return list(range(where.low, where.high, STEP))
+
+
+def cut(
+    hu: Tensor,
+    slices: Sequence[int],
+    centre: tuple[float, float],
+    view: View,
+    pixel_mm: float,
+    *,
+    zoom: float = 1.0,
+    turn: float = 0.0,
+) -> Tensor:
+    """Pictures (S, 3, 224, 224) in [-1, 1] from HU (X, Y, Z).
+
+    `pixel_mm` is the in-plane spacing; `zoom` and `turn` (radians) serve augmentation. Slices
+    outside the scan repeat the nearest one; air is put beside the scan.
+    """
+    depth = hu.shape[2]
+    index = torch.tensor([[max(s - 1, 0), s, min(s + 1, depth - 1)] for s in slices])
+    stack = hu[:, :, index.flatten()].permute(2, 0, 1)  # (S * 3, X, Y)
+    stack = stack.reshape(len(slices), 3, *stack.shape[1:])  # (S, 3, X, Y)
+    x = ((stack.float().clamp(LOW_HU, view.high_hu) - LOW_HU) / (view.high_hu - LOW_HU)) * 2 - 1
+    half = view.field_mm * zoom / 2 / pixel_mm  # voxels
+    rows, columns = torch.meshgrid(
+        torch.linspace(half, -half, SIZE), torch.linspace(half, -half, SIZE), indexing="ij"
+    )  # top is front (+y), left is the patient's right (+x)
+    cos, sin = torch.cos(torch.tensor(turn)), torch.sin(torch.tensor(turn))
+    px = centre[0] + columns * cos - rows * sin
+    py = centre[1] + columns * sin + rows * cos
+    nx, ny = stack.shape[2], stack.shape[3]
+    where = torch.stack([2 * py / max(ny - 1, 1) - 1, 2 * px / max(nx - 1, 1) - 1], -1)
+    points = where[None].expand(len(slices), -1, -1, -1)  # (S, 224, 224, 2): last axis y, x
+    inside = F.grid_sample(x + 1, points, mode="bilinear", align_corners=True)  # zeros outside
+    return inside - 1  # (S, 3, 224, 224)

@@ -1,0 +1,260 @@
+"""The whole way, from a folder to a report, in one screen: read `types.py` first.
+
+open_study -> decode -> to_volume -> to_grid -> localise -> judge_scope -> gather
+  -> decide -> combine -> explain -> draw -> write_report
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from monai.data import MetaTensor
+
+from triage.decision.priority import suggest_priority
+from triage.decision.table import CutoffTable
+from triage.decision.verdicts import combine, decide
+from triage.dicom import decode, open_study
+from triage.imaging.measure import measure
+from triage.imaging.resample import to_grid
+from triage.imaging.volume import to_volume
+from triage.inference.localise import localise
+from triage.inference.networks import Networks, load_networks
+from triage.inference.scope import judge_scope
+from triage.inference.score import Evidence, look_at_slices, run_volume, to_score
+from triage.nets.bundle import find_bundle
+from triage.reasons import NotAnalysed
+from triage.results.report import refused, write_report
+from triage.saliency.explain import illustrate
+from triage.settings import Settings
+from triage.settings import settings as process_settings
+from triage.types import (
+    TARGETS,
+    Anatomy,
+    Finding,
+    Report,
+    Scope,
+    Series,
+    SeriesUsed,
+    Status,
+    Target,
+    Verdict,
+    Volume,
+)
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass
+class Analysed:
+    """One analysed series with everything that its explanation needs."""
+
+    volume: Volume
+    anatomy: Anatomy
+    scope: Scope
+    evidence: Evidence
+    findings: dict[Target, Finding]
+    quality: dict[str, Any]
+
+
+class Clock:
+    """Seconds by stage, summed over series."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
+
+    def timings(self) -> dict[str, float]:
+        done = {k: round(v, 3) for k, v in self.seconds.items()}
+        return {**done, "total_s": round(time.monotonic() - self.began, 3)}
+
+
+def analyse(
+    source: Path,
+    out: Path | None = None,
+    *,
+    model: str | Path | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+    settings: Settings | None = None,
+    networks: Networks | None = None,
+) -> Report:
+    """Analyse one study: folder or zip of DICOM, or NIfTI, NRRD, MHA.
+
+    Writes report.json, overlays and saliency maps into `out`. Input that cannot be judged gives a
+    report with status not_analysed and its reason, never an exception and never a verdict.
+    `networks` may be loaded beforehand and shared by many studies.
+    """
+    options = settings or process_settings()
+    tell = progress or (lambda stage, share: None)
+    try:
+        report = _analyse(source, out, model, device, tell, options, networks)
+    except NotAnalysed as refusal:
+        report = refused(refusal.code, refusal.detail, refusal.study_instance_uid)
+    if out is not None:
+        write_report(report, out)
+    tell("done", 1.0)
+    return report
+
+
+def _analyse(
+    source: Path,
+    out: Path | None,
+    model: str | Path | None,
+    device: str,
+    tell: Progress,
+    options: Settings,
+    networks: Networks | None,
+) -> Report:
+    clock = Clock()
+    tell("reading", 0.02)
+    with clock.stage("gate_s"):
+        opened = open_study(source, options)
+        study = opened.__enter__()
+    try:
+        with clock.stage("load_s"):
+            nets = networks or load_networks(find_bundle(model or options.model), device)
+            table = CutoffTable.from_bundle(nets.folder)
+        analysed, warnings, refusals = [], list(study.warnings), []
+        for i, series in enumerate(study.series):
+            share = (i / len(study.series), 1 / len(study.series))
+            try:
+                analysed.append(_series(series, nets, table, options, clock, tell, share))
+            except NotAnalysed as refusal:
+                refusals.append(refusal)
+                warnings.append(f"{refusal.code}: series {series.series_instance_uid}")
+    finally:
+        opened.__exit__(None, None, None)
+    if not analysed:
+        first = refusals[0]
+        first.study_instance_uid = first.study_instance_uid or study.study_instance_uid
+        raise first
+    findings = combine([a.findings for a in analysed])
+    if out is not None:
+        tell("overlays", 0.85)
+        with clock.stage("saliency_s"):
+            for a in analysed:
+                own = {t: f for t, f in findings.items() if f is a.findings[t]}
+                weights = {t: _branch_weights(table, t) for t in TARGETS}
+                drawn = illustrate(nets, a.volume, a.anatomy, a.evidence, own, weights, out)
+                findings.update(drawn)
+    return Report(
+        status=Status.ANALYSED,
+        study_instance_uid=study.study_instance_uid,
+        series=tuple(_used(a) for a in analysed),
+        bundle=nets.ref,
+        priority=suggest_priority(Status.ANALYSED, findings),
+        findings=findings,
+        quality=[a.quality for a in analysed],
+        timings=clock.timings(),
+        warnings=[*warnings, *(w for a in analysed for w in (*a.scope.warnings, *a.volume.notes))],
+    )
+
+
+def _series(
+    series: Series,
+    nets: Networks,
+    table: CutoffTable,
+    options: Settings,
+    clock: Clock,
+    tell: Progress,
+    share: tuple[float, float],
+) -> Analysed:
+    """One series through decoding, localiser, networks and decision."""
+
+    def step(name: str, part: float) -> None:
+        tell(name, 0.05 + 0.8 * (share[0] + share[1] * part))
+
+    step("decoding", 0.0)
+    with clock.stage("read_s"):
+        volume = to_volume(decode(series, options))
+        quality = measure(volume)
+    step("resampling", 0.15)
+    with clock.stage("resample_s"):
+        grid = to_grid(volume)
+    step("localising", 0.25)
+    with clock.stage("localise_s"):
+        anatomy = localise(nets.localiser, grid)
+        scope = judge_scope(grid, anatomy)
+    step("slices", 0.35)
+    with clock.stage("slices_s"):
+        evidence = Evidence(look_at_slices(nets, grid, anatomy))
+    step("volume", 0.85)
+    with clock.stage("volume_s"):
+        run_volume(nets, grid, anatomy, evidence)
+    findings = {t: _finding(t, series, scope, evidence, grid, table, options) for t in TARGETS}
+    named = {"series_instance_uid": series.series_instance_uid, **quality}
+    return Analysed(volume, anatomy, scope, evidence, findings, named)
+
+
+def _finding(
+    target: Target,
+    series: Series,
+    scope: Scope,
+    evidence: Evidence,
+    grid: MetaTensor,
+    table: CutoffTable,
+    options: Settings,
+) -> Finding:
+    entry = table.targets[target]
+    score = to_score(target, evidence, grid)
+    reason = scope.not_assessed.get(target)
+    if score is None and reason is None:
+        reason = "INCOMPLETE_COVERAGE"
+    logit = None
+    if score is not None:
+        logit = score.ensemble
+        if entry.fusion is not None:
+            logit = entry.fusion.apply(score.ensemble, score.volume)
+    finding = decide(
+        target,
+        logit,
+        entry,
+        calibrated_on=table.calibrated_on,
+        simulated_input=series.simulated,
+        min_sensitivity_bound=options.min_sensitivity_bound,
+        not_assessed=reason,
+        series_instance_uid=series.series_instance_uid,
+        side=score.side if score else None,
+        grade=score.grade if score else None,
+    )
+    if target in scope.partial and finding.verdict is not Verdict.SUSPECTED:
+        # What was seen of the organ looked normal; what was not seen may be torn.
+        return decide(
+            target,
+            None,
+            entry,
+            calibrated_on=table.calibrated_on,
+            simulated_input=series.simulated,
+            min_sensitivity_bound=options.min_sensitivity_bound,
+            not_assessed="INCOMPLETE_COVERAGE",
+            series_instance_uid=series.series_instance_uid,
+        )
+    flagged = finding.verdict is Verdict.SUSPECTED
+    return finding if flagged else replace(finding, side=None, grade=None)
+
+
+def _branch_weights(table: CutoffTable, target: Target) -> tuple[float, float]:
+    fusion = table.targets[target].fusion
+    if fusion is None:
+        return 1.0, 0.0
+    return fusion.ensemble, fusion.volume
+
+
+def _used(a: Analysed) -> SeriesUsed:
+    series = a.volume.series
+    return SeriesUsed(
+        series.series_instance_uid, a.scope.phase, int(a.volume.hu.shape[3]), series.why_chosen
+    )

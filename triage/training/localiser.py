@@ -1,0 +1,143 @@
+"""Training of the localiser on simulated patients, backgrounds with few labels included."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from triage.nets.localiser import CLASSES, POOL, Localiser, pad_to_stride, scale
+from triage.training.cache import Entry
+from triage.training.checkpoint import Checkpoint
+from triage.types import ORGAN_LABEL
+
+DEPTH = 40  # slices of 6 mm in a training piece
+
+
+def load(entry: Entry) -> tuple[Tensor, Tensor]:
+    """A patient on the localiser's grid: HU float16 (X, Y, Z), labels uint8 (X, Y, Z)."""
+    hu = torch.from_numpy(np.array(entry.hu)).permute(2, 1, 0).float()
+    labels = torch.from_numpy(np.array(entry.labels[0])).permute(2, 1, 0)
+    return pool_hu(hu, POOL).half(), pool_labels(labels, POOL)
+
+
+def pool_hu(hu: Tensor, size: Sequence[int]) -> Tensor:
+    """(X, Y, Z) averaged over blocks."""
+    return F.avg_pool3d(hu[None, None], tuple(size))[0, 0]
+
+
+def pool_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
+    """The most frequent label of each block; incomplete blocks at the end are left out."""
+    shape = [n // k for n, k in zip(labels.shape, size, strict=True)]
+    best = torch.zeros(shape, dtype=torch.uint8)
+    votes = torch.zeros(shape, dtype=torch.uint8)
+    offsets = list(product(*(range(k) for k in size)))
+    for c in range(CLASSES):
+        same = (labels == c).to(torch.uint8)
+        count = torch.zeros(shape, dtype=torch.uint8)
+        for offset in offsets:
+            x, y, z = (
+                slice(o, n * k, k) for o, n, k in zip(offset, shape, size, strict=True)
+            )
+            count += same[x, y, z]
+        more = count > votes
+        best[more] = c
+        votes = torch.maximum(votes, count)
+    return best
+
+
+def augment(hu: Tensor, rng: np.random.Generator, generator: torch.Generator) -> Tensor:
+    """Other scanners and phases: gain and shift of soft tissue, noise. HU (X, Y, Z)."""
+    gain, shift = rng.uniform(0.85, 1.15), rng.normal(0, 10)
+    out = torch.where(hu > -300, hu * gain + shift, hu)
+    return out + rng.uniform(0, 12) * torch.randn(out.shape, generator=generator)
+
+
+def loss(logits: Tensor, labels: Tensor, known: Sequence[frozenset[int]]) -> Tensor:
+    """Cross-entropy plus soft Dice; unknown classes count as background.
+
+    logits (B, 8, X, Y, Z), labels (B, X, Y, Z) integer, `known[b]` classes without background.
+    """
+    merged = logits.clone()
+    for b, classes in enumerate(known):
+        unknown = [c for c in range(1, CLASSES) if c not in classes]
+        if unknown:
+            merged[b, 0] = torch.logsumexp(logits[b, [0, *unknown]], 0)
+            merged[b, unknown] = -30.0
+    entropy = F.cross_entropy(merged, labels.long())
+    p = merged.softmax(1)
+    hot = F.one_hot(labels.long(), CLASSES).permute(0, 4, 1, 2, 3).float()
+    dims = (2, 3, 4)
+    overlap = (p * hot).sum(dims)
+    dice = (2 * overlap + 10) / (p.sum(dims) + hot.sum(dims) + 10)  # (B, 8)
+    return entropy + (1 - dice[:, 1:]).mean()
+
+
+def train(
+    entries: Sequence[Entry],
+    work: Path,
+    *,
+    steps: int,
+    seed: int = 1,
+    batch: int = 2,
+    log: Callable[[str], None] = print,
+) -> Localiser:
+    """Train for `steps` steps with a cosine schedule; goes on from `work` after an interruption."""
+    torch.manual_seed(seed)
+    net = Localiser()
+    optimiser = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
+    state = Checkpoint(work / "localiser.pt", net, optimiser, schedule)
+    start = state.resume()
+    cached: dict[int, tuple[Tensor, Tensor]] = {}
+    began, recent = time.monotonic(), 0.0
+    for step in range(start, steps):
+        rng = np.random.default_rng((seed, step))
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        pieces = [_piece(entries, cached, rng, generator) for _ in range(batch)]
+        sides = [max(p[0].shape[d] for p in pieces) for d in range(3)]
+        hu = torch.stack([_grow(p[0], sides, -1.0) for p in pieces])[:, None]
+        labels = torch.stack([_grow(p[1], sides, 0) for p in pieces])
+        value = loss(net(hu), labels, [p[2] for p in pieces])
+        optimiser.zero_grad()
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        recent = 0.95 * recent + 0.05 * value.item() if step > start else value.item()
+        if step % 25 == 24 or step == steps - 1:
+            log(f"localiser {step + 1}/{steps} loss {recent:.3f} {time.monotonic() - began:.0f} s")
+            state.save(step + 1)
+    return net.eval()
+
+
+def _piece(
+    entries: Sequence[Entry],
+    cached: dict[int, tuple[Tensor, Tensor]],
+    rng: np.random.Generator,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor, frozenset[int]]:
+    index = int(rng.integers(len(entries)))
+    if index not in cached:
+        cached[index] = load(entries[index])
+    hu, labels = cached[index]
+    n = min(DEPTH, hu.shape[2])
+    z = int(rng.integers(0, hu.shape[2] - n + 1))
+    hu, labels = hu[..., z : z + n].float(), labels[..., z : z + n]
+    known = frozenset(ORGAN_LABEL[o] for o in entries[index].known)
+    x = pad_to_stride(scale(augment(hu, rng, generator))[None])[0]
+    y = pad_to_stride(labels[None], value=0)[0]
+    return x, y, known
+
+
+def _grow(x: Tensor, sides: Sequence[int], value: float) -> Tensor:
+    pad: list[int] = []
+    for n, m in zip(reversed(x.shape), reversed(sides), strict=True):
+        pad += [0, m - n]
+    return F.pad(x, pad, value=value)
