@@ -17,7 +17,7 @@ from monai.data import MetaTensor
 
 from triage.decision.priority import suggest_priority
 from triage.decision.table import CutoffTable
-from triage.decision.verdicts import combine, decide
+from triage.decision.verdicts import OUR_FAILURES, combine, decide
 from triage.dicom import decode, open_study
 from triage.imaging.measure import measure
 from triage.imaging.resample import to_grid
@@ -127,13 +127,16 @@ def _analyse(
         with clock.stage("load_s"):
             nets = networks or load_networks(find_bundle(model or options.model), device)
             table = CutoffTable.from_bundle(nets.folder)
-        analysed, warnings, refusals = [], list(study.warnings), []
+        analysed: list[Analysed] = []
+        warnings, refusals, failed = list(study.warnings), [], []
         for i, series in enumerate(study.series):
             share = (i / len(study.series), 1 / len(study.series))
             try:
                 analysed.append(_series(series, nets, table, options, clock, tell, share))
             except NotAnalysed as refusal:
                 refusals.append(refusal)
+                if refusal.code in OUR_FAILURES:  # it may show the injury: no silent negative
+                    failed.append(_all_not_assessed(series, refusal.code))
                 warnings.append(f"{refusal.code}: series {series.series_instance_uid}")
     finally:
         opened.__exit__(None, None, None)
@@ -141,7 +144,7 @@ def _analyse(
         first = refusals[0]
         first.study_instance_uid = first.study_instance_uid or study.study_instance_uid
         raise first
-    findings = combine([a.findings for a in analysed])
+    findings = combine([*(a.findings for a in analysed), *failed])
     if out is not None:
         tell("overlays", 0.85)
         with clock.stage("saliency_s"):
@@ -244,6 +247,11 @@ def _finding(
         )
     flagged = finding.verdict is Verdict.SUSPECTED
     return finding if flagged else replace(finding, side=None, grade=None)
+
+
+def _all_not_assessed(series: Series, code: str) -> dict[Target, Finding]:
+    uid = series.series_instance_uid
+    return {t: Finding(t, Verdict.NOT_ASSESSED, None, uid, code) for t in TARGETS}
 
 
 def _branch_weights(table: CutoffTable, target: Target) -> tuple[float, float]:

@@ -49,13 +49,13 @@ def load_networks(folder: Path, device: str = "auto") -> Networks:
         return int(str(manifest.networks[network][key]))
 
     where = choose_device(device)
-    localiser = Localiser(number("localiser", "filters"))
+    localiser = Localiser(number("localiser", "width"))
     slices = SliceEnsembles(
         number("slices", "members"),
         number("slices", "shared"),
         str(manifest.networks["slices"]["padding"]),
     )
-    volume = VolumeNet(number("volume", "filters"))
+    volume = VolumeNet(number("volume", "width"))
     nets: dict[str, nn.Module] = {"localiser": localiser, "slices": slices, "volume": volume}
     for name, net in nets.items():
         net.load_state_dict(_weights(folder, name, manifest, net))
@@ -63,7 +63,9 @@ def load_networks(folder: Path, device: str = "auto") -> Networks:
     return Networks(folder, manifest, reference(folder), localiser, slices, volume, where)
 
 
-def _weights(folder: Path, name: str, manifest: Manifest, net: nn.Module) -> dict[str, torch.Tensor]:
+def _weights(
+    folder: Path, name: str, manifest: Manifest, net: nn.Module
+) -> dict[str, torch.Tensor]:
     """The stored weights of a network, with the counters that inference does not need."""
     stored = load_tensors(folder, f"{name}.safetensors", manifest)
     counters = {k: v for k, v in net.state_dict().items() if k.endswith("num_batches_tracked")}

@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from monai.networks.nets import SegResNet
+from monai.networks.nets import UNet
 from torch import Tensor, nn
 
 from triage.types import ORGAN_LABEL
 
 CLASSES = len(ORGAN_LABEL) + 1  # background first
 STRIDE = 8  # input sides are multiples of this
-POOL = (2, 2, 2)  # working-grid voxels averaged into one input voxel: 3 x 3 x 6 mm
-
+POOL = (3, 3, 2)  # working-grid voxels averaged into one input voxel: 4.5 x 4.5 x 6 mm
 LOW_HU, HIGH_HU = -160.0, 340.0
 
 
@@ -22,25 +21,33 @@ def scale(hu: Tensor) -> Tensor:
     return ((hu.clamp(LOW_HU, HIGH_HU) - LOW_HU) / (HIGH_HU - LOW_HU)) * 2 - 1
 
 
-class Localiser(nn.Module):
-    """Residual encoder-decoder (MONAI SegResNet; Myronenko, arXiv:1810.11654).
+def unet(inputs: int, outputs: int, width: int) -> UNet:
+    """Residual U-Net (MONAI UNet; Kerfoot et al., STACOM 2018) that halves the grid at once.
 
-    Scaled HU (B, 1, X, Y, Z) on a 3 x 3 x 6 mm grid -> logits (B, 8, X, Y, Z), classes of
-    `ORGAN_LABEL` after background.
+    Its first convolution has stride 2 in plane: two to three times faster on a CPU than a network
+    that keeps the full grid, which is what decides here.
+    """
+    return UNet(
+        spatial_dims=3,
+        in_channels=inputs,
+        out_channels=outputs,
+        channels=(width, 2 * width, 4 * width, 8 * width),
+        strides=((2, 2, 1), (2, 2, 2), (2, 2, 2)),
+        num_res_units=1,
+        norm=("INSTANCE", {"affine": True}),
+    )
+
+
+class Localiser(nn.Module):
+    """Scaled HU (B, 1, X, Y, Z) on a 4.5 x 4.5 x 6 mm grid -> logits (B, 8, X, Y, Z).
+
+    Classes are background, then those of `ORGAN_LABEL`.
     """
 
-    def __init__(self, filters: int = 8) -> None:
+    def __init__(self, width: int = 16) -> None:
         super().__init__()
-        self.architecture: dict[str, Any] = {"kind": "SegResNet", "filters": filters}
-        self.net = SegResNet(
-            spatial_dims=3,
-            init_filters=filters,
-            in_channels=1,
-            out_channels=CLASSES,
-            blocks_down=(1, 2, 2, 4),
-            blocks_up=(1, 1, 1),
-            norm=("INSTANCE", {"affine": True}),
-        )
+        self.architecture: dict[str, Any] = {"kind": "UNet", "width": width}
+        self.net = unet(1, CLASSES, width)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 5 or x.shape[1] != 1:

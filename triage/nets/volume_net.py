@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from monai.networks.nets import SegResNet
 from torch import Tensor, nn
 
+from triage.nets.localiser import unet
 from triage.types import ORGAN_LABEL, TARGETS, Organ, Target
 
 REGIONS: tuple[tuple[Organ, ...], ...] = (
@@ -18,6 +18,7 @@ REGIONS: tuple[tuple[Organ, ...], ...] = (
 )
 GRADED: tuple[Target, ...] = (Target.KIDNEY, Target.LIVER, Target.SPLEEN)
 POOL = (2, 2, 1)  # working-grid voxels averaged into one input voxel: 3 x 3 x 3 mm
+CONTEXT = 8  # channels beside the lesion map, averaged over regions
 TOP = (12, 120, 1200)  # voxels of 27 mm3 over which the lesion map is averaged: 0.3 to 32 ml
 
 
@@ -33,23 +34,14 @@ class VolumeNet(nn.Module):
     """Scaled HU and organ regions (B, 5, X, Y, Z) at 3 mm -> study logits, grades, lesion map.
 
     The study logit of a target comes from its lesion map (means over the strongest 12, 120 and
-    1,200 voxels) and from the deepest features averaged over each region.
+    1,200 voxels) and from context channels averaged over each region.
     """
 
-    def __init__(self, filters: int = 8) -> None:
+    def __init__(self, width: int = 16) -> None:
         super().__init__()
-        self.architecture: dict[str, Any] = {"kind": "SegResNet", "filters": filters}
-        self.net = SegResNet(
-            spatial_dims=3,
-            init_filters=filters,
-            in_channels=1 + len(REGIONS),
-            out_channels=len(TARGETS),
-            blocks_down=(1, 2, 2, 2),
-            blocks_up=(1, 1, 1),
-            norm=("INSTANCE", {"affine": True}),
-        )
-        deep = filters * 8
-        inputs = len(TOP) + deep * (len(REGIONS) + 1)
+        self.architecture: dict[str, Any] = {"kind": "UNet", "width": width}
+        self.net = unet(1 + len(REGIONS), len(TARGETS) + CONTEXT, width)
+        inputs = len(TOP) + CONTEXT * (len(REGIONS) + 1)
         self.study = nn.ModuleList([nn.Linear(inputs, 1) for _ in TARGETS])
         self.grade = nn.ModuleList([nn.Linear(inputs, 1) for _ in GRADED])
 
@@ -57,9 +49,9 @@ class VolumeNet(nn.Module):
         """-> study logits (B, 5), logits of high grade (B, 3), lesion logits (B, 5, X, Y, Z)."""
         if x.ndim != 5 or x.shape[1] != 1 + len(REGIONS):
             raise ValueError(f"Expected (B, {1 + len(REGIONS)}, X, Y, Z), got {tuple(x.shape)}")
-        deep, skips = self.net.encode(x)  # (B, 8f, X/8, Y/8, Z/8)
-        lesion: Tensor = self.net.decode(deep, list(reversed(skips)))  # (B, 5, X, Y, Z)
-        pooled = self._region_means(deep, x[:, 1:])  # (B, 8f * 5)
+        out = self.net(x)  # (B, 5 + 8, X, Y, Z)
+        lesion: Tensor = out[:, : len(TARGETS)]
+        pooled = self._region_means(out[:, len(TARGETS) :], x[:, 1:])  # (B, 8 * 5)
         flat = lesion.flatten(2)  # (B, 5, N)
         strongest = flat.topk(min(TOP[-1], flat.shape[-1]), dim=-1).values
         tops = torch.stack([strongest[..., :k].mean(-1) for k in TOP], -1)  # (B, 5, 3)
@@ -70,12 +62,15 @@ class VolumeNet(nn.Module):
         ]
         return torch.cat(study, 1), torch.cat(grade, 1), lesion
 
-    def _region_means(self, deep: Tensor, regions: Tensor) -> Tensor:
-        """Deep features averaged over each region and over everything: (B, 8f * 5)."""
-        size = deep.shape[2:]
-        small = nn.functional.adaptive_avg_pool3d(regions, tuple(size))  # (B, 4, x, y, z)
-        everything = torch.ones_like(small[:, :1])
-        weights = torch.cat([small, everything], 1)  # (B, 5, x, y, z)
-        weights = weights / weights.sum((2, 3, 4), keepdim=True).clamp_min(1e-3)
-        means = torch.einsum("bcxyz,brxyz->brc", deep, weights)  # (B, 5, 8f)
+    @property
+    def finest(self) -> nn.Module:
+        """The layer with the finest features: (B, 5 + 8, X, Y, Z), before the last convolution."""
+        layer: nn.Module = self.net.model[-1][0]
+        return layer
+
+    def _region_means(self, context: Tensor, regions: Tensor) -> Tensor:
+        """Context channels averaged over each region and over everything: (B, 8 * 5)."""
+        weights = torch.cat([regions, torch.ones_like(regions[:, :1])], 1)  # (B, 5, X, Y, Z)
+        weights = weights / weights.sum((2, 3, 4), keepdim=True).clamp_min(1.0)
+        means = torch.einsum("bcxyz,brxyz->brc", context, weights)  # (B, 5, 8)
         return means.flatten(1)

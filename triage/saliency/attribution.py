@@ -123,7 +123,7 @@ def _volume_map(
     if x is None or box is None:
         raise ValueError("Expected evidence that the volume net has run")
     study = _Study(nets.volume, TARGETS.index(target))
-    layer = nets.volume.net.up_layers[-1]
+    layer = nets.volume.finest
     x = x.to(nets.device).clone().requires_grad_(True)
     cam = _cam(LayerGradCam(study, layer), x)[0, 0].cpu()  # (x, y, z) at 3 mm, padded
     size = [s.stop - s.start for s in box]

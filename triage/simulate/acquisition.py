@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -53,6 +54,7 @@ class Frame:
             return self.origin[2] + self.step_mm * np.arange(self.slices, dtype=np.float64)
         return self.origin[dim] - self.pixel_mm * np.arange(self.matrix, dtype=np.float64)
 
+    @cached_property
     def circle(self) -> Tensor:
         """Mask (row, column) of the circle of reconstruction."""
         off = torch.arange(self.matrix) - (self.matrix - 1) / 2
@@ -165,7 +167,7 @@ def table(hu: Tensor, grid: Grid, frame: Frame, dice: Dice) -> Tensor:
 
 
 class Noise:
-    """CT noise slice by slice, (row, column), unit sd.
+    """CT noise slice after slice, (row, column), unit sd.
 
     White noise through sqrt(f) times a Gaussian: the ramp of back-projection and the kernel's
     cut-off give a power spectrum of f MTF(f)^2 (Solomon and Samei, Med Phys 2012;39:6048-6054).
@@ -185,13 +187,17 @@ class Noise:
         self.shared = 0.1 + 0.8 * max(0.0, 1 - frame.step_mm / frame.thickness_mm)
         self.n, self.dice, self.last = n, dice, torch.zeros(0)
 
-    def __call__(self) -> Tensor:
-        spectrum = torch.fft.rfft2(self.dice.randn((self.n, self.n))) * self.filter
-        fresh: Tensor = torch.fft.irfft2(spectrum, s=(self.n, self.n)) * self.gain
-        if len(self.last):
-            fresh = self.shared * self.last + math.sqrt(1 - self.shared**2) * fresh
-        self.last = fresh
-        return fresh
+    def __call__(self, slices: int) -> Tensor:
+        """The next slices: (slices, n, n)."""
+        white = self.dice.randn((slices, self.n, self.n))
+        spectrum = torch.fft.rfft2(white) * self.filter
+        noise: Tensor = torch.fft.irfft2(spectrum, s=(self.n, self.n)) * self.gain
+        for plane in noise:
+            if len(self.last):
+                plane *= math.sqrt(1 - self.shared**2)
+                plane += self.shared * self.last
+            self.last = plane
+        return noise
 
 
 def noise_sd(hu: Tensor, grid: Grid, frame: Frame, scanner: Scanner) -> float:
@@ -226,6 +232,6 @@ def acquire(
     for start in range(0, frame.slices, SLAB):
         slab = (weights[2][start : start + SLAB] @ flat).reshape(-1, grid.shape[1], grid.shape[0])
         slab = weights[1] @ slab @ weights[0].T - 1000  # (slab, row, column)
-        for plane in slab:
-            image = plane if board is None else torch.maximum(plane, board)
-            yield (image + sd * noise()).clamp(-1024, 3071)
+        if board is not None:
+            slab = torch.maximum(slab, board)
+        yield from (slab + sd * noise(len(slab))).clamp(-1024, 3071)

@@ -203,7 +203,7 @@ def write_slice(folder: Path, base: Dataset, exam: Exam, k: int, hu: NDArray[np.
     storage = exam.storage
     stored = hu.astype(np.int32) - storage.intercept
     if storage.padding is not None:
-        stored[~exam.frame.circle().numpy()] = storage.padding
+        stored[~exam.frame.circle.numpy()] = storage.padding
     x, y, z = exam.frame.affine[:3] @ (0, 0, k, 1)  # RAS+; DICOM counts to the left and the back
     base.SOPInstanceUID = exam.who.uid(f"slice {k}")
     base.InstanceNumber = str(exam.number(k))

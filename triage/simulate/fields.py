@@ -95,7 +95,8 @@ class Grid:
     def world(self, ijk: Point) -> NDArray[np.float64]:
         """RAS+ mm of a voxel index."""
         scaled: NDArray[np.float64] = np.asarray(ijk, dtype=np.float64) * np.asarray(self.spacing)
-        return scaled + np.asarray(self.origin)
+        moved: NDArray[np.float64] = scaled + np.asarray(self.origin)
+        return moved
 
 
 def member(labels: Tensor, values: Sequence[int]) -> Tensor:

@@ -36,7 +36,7 @@ from triage.simulate.scanner import Scanner
 from triage.types import ORGAN_LABEL, Organ
 
 SPACING = (1.2, 1.2, 2.5)  # mm, of the simulation; the study's own matrix is finer
-THREADS = 2  # fixed: sums of floats depend on how they are split
+THREADS = 1  # fixed: sums of floats depend on how they are split, and so would the bytes
 ATTEMPTS = 40  # until an injury found room
 STRIDE = 100_000  # patient numbers of one seed
 
@@ -252,13 +252,13 @@ def _write_images(
 ) -> float | None:
     """Write all slices; returns the mean HU of the aorta, or None where it is not labelled."""
     base = header(exam, dice)
-    outside = ~exam.frame.circle().numpy()
+    outside = ~exam.frame.circle.numpy()
     if exam.storage.padding is None and dice.chance(0.3):  # the corners show the room
         outside[:] = False
     total, count = 0, 0
     planes = acquire(patient.hu, patient.grid, exam.frame, exam.scanner, dice, real=real)
     for k, plane in enumerate(planes):
-        hu = plane.round().to(torch.int16).numpy()
+        hu = plane.numpy().round().astype(np.int16)
         hu[outside] = -1024
         write_slice(folder, base, exam, k, hu)
         total += int(hu[aorta[k]].sum(dtype=np.int64))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from triage.nets.volume_net import VolumeNet
 from triage.simulate.plan import JOINT
 from triage.training.cache import SPACING
 from triage.training.scoring import Row
-from triage.types import TARGETS, Target
+from triage.types import TARGETS, Cutoff, Organ, Target
 
 Floats = NDArray[np.float64]
 # Half and half, chosen beforehand: no patient is spent on fitting it.
@@ -38,7 +39,9 @@ def prevalence() -> dict[Target, float]:
     }
 
 
-def table_of(rows: Sequence[Row], fusion: Mapping[Target, Fusion]) -> tuple[Floats, Floats, list[str]]:
+def table_of(
+    rows: Sequence[Row], fusion: Mapping[Target, Fusion]
+) -> tuple[Floats, Floats, list[str]]:
     """Fused logits and labels (patients, targets), NaN where not assessed, and patient names."""
     names = sorted({str(r["patient_id"]) for r in rows})
     logits = np.full((len(names), len(TARGETS)), np.nan)
@@ -87,6 +90,43 @@ def fit_table(rows: Sequence[Row]) -> CutoffTable:
     )
 
 
+def neutral_table() -> CutoffTable:
+    """Cutoffs of a draft that has not been calibrated: nothing is ruled out."""
+    natural = prevalence()
+    return CutoffTable(
+        "simulated",
+        {
+            t: TargetCutoffs(
+                Calibration(1.0, 0.0),
+                Cutoff(0.0, sensitivity_lower_bound=0.0, positives=0),
+                Cutoff(0.5),
+                natural[t],
+                EQUAL,
+            )
+            for t in TARGETS
+        },
+    )
+
+
+def counts(rows: Sequence[Row]) -> dict[str, Any]:
+    """Patients, positives of each target and healthy patients of a score table."""
+    labels = table_of(rows, dict.fromkeys(TARGETS, EQUAL))[1]
+    positives = {t.value: int(labels[:, i].sum()) for i, t in enumerate(TARGETS)}
+    healthy = int((labels.sum(1) == 0).sum())
+    return {"patients": len(labels), "healthy": healthy, "positives": positives}
+
+
+def mean_dice(path: Path) -> dict[str, float]:
+    """Mean Dice of each organ in a table of `scoring.score_all`."""
+    rows = list(csv.DictReader(path.open(newline="")))
+    out = {}
+    for organ in Organ:
+        values = [float(r[organ.value]) for r in rows if r[organ.value]]
+        if values:
+            out[organ.value] = round(float(np.mean(values)), 4)
+    return out
+
+
 def auc(scores: Floats, labels: Floats) -> float:
     """Area under the ROC curve (Mann-Whitney); NaN without both classes."""
     positive, negative = scores[labels == 1], scores[labels == 0]
@@ -96,7 +136,9 @@ def auc(scores: Floats, labels: Floats) -> float:
     return float(above + 0.5 * (positive[:, None] == negative[None]).mean())
 
 
-def interval(scores: Floats, labels: Floats, seed: int = 0, draws: int = 1000) -> tuple[float, float]:
+def interval(
+    scores: Floats, labels: Floats, seed: int = 0, draws: int = 1000
+) -> tuple[float, float]:
     """95 % interval of the AUC by bootstrap over patients."""
     rng = np.random.default_rng(seed)
     values = []

@@ -42,9 +42,7 @@ def pool_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
         same = (labels == c).to(torch.uint8)
         count = torch.zeros(shape, dtype=torch.uint8)
         for offset in offsets:
-            x, y, z = (
-                slice(o, n * k, k) for o, n, k in zip(offset, shape, size, strict=True)
-            )
+            x, y, z = (slice(o, n * k, k) for o, n, k in zip(offset, shape, size, strict=True))
             count += same[x, y, z]
         more = count > votes
         best[more] = c
@@ -85,14 +83,17 @@ def train(
     *,
     steps: int,
     seed: int = 1,
-    batch: int = 2,
+    batch: int = 1,
+    save_every: int = 25,
     log: Callable[[str], None] = print,
 ) -> Localiser:
     """Train for `steps` steps with a cosine schedule; goes on from `work` after an interruption."""
     torch.manual_seed(seed)
     net = Localiser()
     optimiser = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, 3e-3, total_steps=steps, pct_start=0.15
+    )
     state = Checkpoint(work / "localiser.pt", net, optimiser, schedule)
     start = state.resume()
     cached: dict[int, tuple[Tensor, Tensor]] = {}
@@ -111,7 +112,7 @@ def train(
         optimiser.step()
         schedule.step()
         recent = 0.95 * recent + 0.05 * value.item() if step > start else value.item()
-        if step % 25 == 24 or step == steps - 1:
+        if step % save_every == save_every - 1 or step == steps - 1:
             log(f"localiser {step + 1}/{steps} loss {recent:.3f} {time.monotonic() - began:.0f} s")
             state.save(step + 1)
     return net.eval()

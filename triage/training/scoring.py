@@ -106,7 +106,9 @@ def score_all(
             continue
         rows, overlap = score(entry, nets)
         _append(out, FIELDS, rows)
-        organs = [{"patient_id": entry.folder.name, **{o.value: v for o, v in overlap.items()}}]
+        organs: list[Row] = [
+            {"patient_id": entry.folder.name, **{o.value: v for o, v in overlap.items()}}
+        ]
         _append(overlaps, ("patient_id", *(o.value for o in Organ)), organs)
         log(f"scored {i + 1}/{len(entries)}")
     return read(out)

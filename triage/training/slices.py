@@ -133,6 +133,7 @@ def train_trunk(
     batch: int = 20,
     frozen_blocks: int = 4,
     seed: int = 2,
+    save_every: int = 25,
     log: Callable[[str], None] = print,
 ) -> JointSliceNet:
     """Fine-tune one MobileNetV2 with a head a target; the trunk of all members comes from it."""
@@ -143,11 +144,13 @@ def train_trunk(
     freeze_batch_norm(net)
     for block in list(net.net.features.children())[:frozen_blocks]:
         block.requires_grad_(False)
-    optimiser = torch.optim.AdamW(
-        [p for p in net.parameters() if p.requires_grad], lr=1e-4, weight_decay=1e-3
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, 6e-4, total_steps=steps, pct_start=0.2
+    groups = [
+        {"params": [p for p in net.net.features.parameters() if p.requires_grad]},
+        {"params": list(net.net.classifier.parameters())},
+    ]
+    optimiser = torch.optim.AdamW(groups, lr=1e-4, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(  # pretrained blocks go gently, new heads fast
+        optimiser, [2e-4, 4e-3], total_steps=steps, pct_start=0.15
     )
     state = Checkpoint(work / "trunk.pt", net, optimiser, schedule)
     pools = {
@@ -174,7 +177,7 @@ def train_trunk(
         optimiser.step()
         schedule.step()
         recent = 0.97 * recent + 0.03 * value.item()
-        if step % 20 == 19 or step == steps - 1:
+        if step % save_every == save_every - 1 or step == steps - 1:
             log(f"trunk {step + 1}/{steps} loss {recent:.3f} {time.monotonic() - began:.0f} s")
             state.save(step + 1)
     return net.eval()

@@ -54,6 +54,7 @@ def train(
     *,
     steps: int,
     seed: int = 3,
+    save_every: int = 25,
     log: Callable[[str], None] = print,
 ) -> VolumeNet:
     """Train for `steps` single-piece steps; goes on from `work` after an interruption."""
@@ -92,7 +93,7 @@ def train(
         optimiser.step()
         schedule.step()
         recent = 0.97 * recent + 0.03 * np.array([study_loss.item(), map_loss.item()])
-        if step % 25 == 24 or step == steps - 1:
+        if step % save_every == save_every - 1 or step == steps - 1:
             seconds = time.monotonic() - began
             parts = f"study {recent[0]:.3f} map {recent[1]:.3f}"
             log(f"volume {step + 1}/{steps} {parts} {seconds:.0f} s")

@@ -1,0 +1,1 @@
+"""The bundles, as a package, so that a wheel carries them."""
