@@ -33,7 +33,7 @@ def series(
     base = header(exam, dice)
     circle = FRAME.circle.numpy()
     hu = np.where(circle, INSIDE // 8, np.int16(-1024)).astype(np.int16)
-    hu[:, 0, 40:56] = (-1024, *([3071] * 14), -1000)
+    hu[:, 2, 44:52] = (-1024, -1023, -1, 0, 1, 3069, 3070, 3071)
     hu[:, :, 1:8] = np.where(circle[:, 1:8], np.int16(-1000), np.int16(-1024))
     for k in range(FRAME.slices):
         write_slice(folder, base, exam, k, hu[k])
@@ -63,14 +63,12 @@ def test_header_is_valid(tmp_path: Path, storage: Storage, phase: Phase) -> None
         pytest.skip("dciodvfy (Debian package dicom3tools) is not installed")
     series(tmp_path, storage, phase=phase)
     said = subprocess.run(
-        ["dciodvfy", "-new", str(tmp_path / "3.dcm")], capture_output=True, text=True, check=False
+        ["dciodvfy", str(tmp_path / "3.dcm")], capture_output=True, text=True, check=False
     ).stderr.splitlines()
     assert any("CTImage" in line for line in said)
     errors = [line for line in said if line.startswith("Error")]
     # SyntheticData came into the standard in 2023; the validator's dictionary may be older
-    assert [
-        line for line in errors if "0008,0x001c" not in line and "SyntheticData" not in line
-    ] == []
+    assert [line for line in errors if "(0x0008,0x001c)" not in line] == []
 
 
 def test_identity_follows_from_number_and_settings() -> None:

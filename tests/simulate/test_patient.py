@@ -1,4 +1,4 @@
-"""The patients themselves: prevalence, attenuation of the injuries, backgrounds that cannot be used."""
+"""The patients themselves: prevalence, attenuation of injuries, unusable backgrounds."""
 
 from __future__ import annotations
 

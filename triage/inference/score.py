@@ -35,7 +35,8 @@ class Evidence:
     """Everything the networks computed on one series."""
 
     looked: dict[Target, list[Looked]] = field(default_factory=dict)
-    volume_input: Tensor | None = None  # (1, 5, X, Y, Z) at 3 mm
+    volume_features: Tensor | None = None  # (1, 13, X, Y, Z) finest features at 3 mm
+    volume_regions: Tensor | None = None  # (1, 4, X, Y, Z) region masks
     volume_box: tuple[slice, slice, slice] | None = None  # in 3 mm voxels of the pooled grid
     volume_logits: Tensor | None = None  # (5,)
     grade_logits: Tensor | None = None  # (3,)
@@ -108,8 +109,10 @@ def gather(nets: Networks, grid: MetaTensor, anatomy: Anatomy) -> Evidence:
 def run_volume(nets: Networks, grid: MetaTensor, anatomy: Anatomy, evidence: Evidence) -> None:
     """Add the volume net's answers to the evidence."""
     x, box = volume_input(grid, anatomy)
-    study, grade, _ = nets.volume(x.to(nets.device))
-    evidence.volume_input, evidence.volume_box = x, box
+    x = x.to(nets.device)
+    features = nets.volume.finest(x)  # (1, 13, X, Y, Z)
+    study, grade, _ = nets.volume.heads(features, x[:, 1:])
+    evidence.volume_features, evidence.volume_regions, evidence.volume_box = features, x[:, 1:], box
     evidence.volume_logits, evidence.grade_logits = study[0].cpu(), grade[0].cpu()
 
 

@@ -49,9 +49,19 @@ class VolumeNet(nn.Module):
         """-> study logits (B, 5), logits of high grade (B, 3), lesion logits (B, 5, X, Y, Z)."""
         if x.ndim != 5 or x.shape[1] != 1 + len(REGIONS):
             raise ValueError(f"Expected (B, {1 + len(REGIONS)}, X, Y, Z), got {tuple(x.shape)}")
-        out = self.net(x)  # (B, 5 + 8, X, Y, Z)
+        return self.heads(self.finest(x), x[:, 1:])
+
+    def finest(self, x: Tensor) -> Tensor:
+        """The finest features: (B, 5, X, Y, Z) -> (B, 13, X, Y, Z), before the last convolution."""
+        down, skip, up = self.net.model
+        features: Tensor = up[0](skip(down(x)))
+        return features
+
+    def heads(self, features: Tensor, regions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Finest features and region masks (B, 4, X, Y, Z) -> the three answers of `forward`."""
+        out = self.net.model[-1][1](features)  # (B, 5 + 8, X, Y, Z)
         lesion: Tensor = out[:, : len(TARGETS)]
-        pooled = self._region_means(out[:, len(TARGETS) :], x[:, 1:])  # (B, 8 * 5)
+        pooled = self._region_means(out[:, len(TARGETS) :], regions)  # (B, 8 * 5)
         flat = lesion.flatten(2)  # (B, 5, N)
         strongest = flat.topk(min(TOP[-1], flat.shape[-1]), dim=-1).values
         tops = torch.stack([strongest[..., :k].mean(-1) for k in TOP], -1)  # (B, 5, 3)
@@ -61,12 +71,6 @@ class VolumeNet(nn.Module):
             for t, head in zip(GRADED, self.grade, strict=True)
         ]
         return torch.cat(study, 1), torch.cat(grade, 1), lesion
-
-    @property
-    def finest(self) -> nn.Module:
-        """The layer with the finest features: (B, 5 + 8, X, Y, Z), before the last convolution."""
-        layer: nn.Module = self.net.model[-1][0]
-        return layer
 
     def _region_means(self, context: Tensor, regions: Tensor) -> Tensor:
         """Context channels averaged over each region and over everything: (B, 8 * 5)."""

@@ -22,22 +22,23 @@ from torch import Tensor, nn
 
 from triage.inference.networks import Networks
 from triage.inference.score import Evidence, Looked, organ_mask
-from triage.nets.volume_net import POOL
+from triage.nets.volume_net import POOL, VolumeNet
 from triage.types import TARGET_ORGANS, TARGETS, Anatomy, Target
 
 REACH_MM = 15.0  # attribution counts this far around the organ: haematomas lie beside it
 
 
-class _Study(nn.Module):
-    """The volume net's study logit of one target as a scalar function of its input."""
+class _Heads(nn.Module):
+    """The volume net from its finest features on: one study logit a target."""
 
-    def __init__(self, net: nn.Module, index: int) -> None:
+    def __init__(self, net: VolumeNet, regions: Tensor) -> None:
         super().__init__()
-        self.net, self.index = net, index
+        self.net, self.regions = net, regions
+        self.features = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        study: Tensor = self.net(x)[0]
-        return study[:, self.index]
+        study, _, _ = self.net.heads(self.features(x), self.regions)
+        return study  # (1, 5)
 
 
 def explain(
@@ -55,7 +56,7 @@ def explain(
     total = torch.zeros(shape)
     for looked in evidence.looked.get(target, []):
         total += weights[0] * _slice_map(nets, target, looked, shape, anatomy)
-    if weights[1] > 0 and evidence.volume_input is not None:
+    if weights[1] > 0 and evidence.volume_features is not None:
         total += weights[1] * _volume_map(nets, evidence, target, shape)
     near = _near(anatomy, target)
     total = torch.where(near, total, torch.zeros(()))
@@ -79,11 +80,11 @@ def _unit(field: Tensor) -> Tensor:
     return field / peak if float(peak) > 0 else field
 
 
-def _cam(layer_cam: LayerGradCam, x: Tensor) -> Tensor:
+def _cam(layer_cam: LayerGradCam, x: Tensor, target: int | None = None) -> Tensor:
     """Signed Grad-CAM of one input batch. Captum warns of missing hooks for tuples; harmless."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        out: Any = layer_cam.attribute(x, relu_attributions=False)
+        out: Any = layer_cam.attribute(x, target=target, relu_attributions=False)
     detached: Tensor = out.detach()
     return detached
 
@@ -118,14 +119,18 @@ def _volume_map(
     nets: Networks, evidence: Evidence, target: Target, shape: tuple[int, ...]
 ) -> Tensor:
     """Volume net's Grad-CAM on the working grid (X, Y, Z), peak 1."""
-    x = evidence.volume_input
-    box = evidence.volume_box
-    if x is None or box is None:
+    features, regions, box = (
+        evidence.volume_features,
+        evidence.volume_regions,
+        evidence.volume_box,
+    )
+    if features is None or regions is None or box is None:
         raise ValueError("Expected evidence that the volume net has run")
-    study = _Study(nets.volume, TARGETS.index(target))
-    layer = nets.volume.finest
-    x = x.to(nets.device).clone().requires_grad_(True)
-    cam = _cam(LayerGradCam(study, layer), x)[0, 0].cpu()  # (x, y, z) at 3 mm, padded
+    heads = _Heads(nets.volume, regions)
+    x = features.detach().clone().requires_grad_(True)
+    cam = _cam(LayerGradCam(heads, heads.features), x, TARGETS.index(target))
+    smooth = F.avg_pool3d(F.pad(cam, (1,) * 6, mode="replicate"), 3, stride=1)
+    cam = smooth[0, 0].cpu()  # (x, y, z) at 3 mm, padded; the transposed convolution's grid is gone
     size = [s.stop - s.start for s in box]
     cam = cam[: size[0], : size[1], : size[2]]
     fine = [n * p for n, p in zip(size, POOL, strict=True)]

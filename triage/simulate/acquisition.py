@@ -192,11 +192,10 @@ class Noise:
         white = self.dice.randn((slices, self.n, self.n))
         spectrum = torch.fft.rfft2(white) * self.filter
         noise: Tensor = torch.fft.irfft2(spectrum, s=(self.n, self.n)) * self.gain
-        for plane in noise:
+        for k in range(slices):
             if len(self.last):
-                plane *= math.sqrt(1 - self.shared**2)
-                plane += self.shared * self.last
-            self.last = plane
+                noise[k] = self.shared * self.last + math.sqrt(1 - self.shared**2) * noise[k]
+            self.last = noise[k]
         return noise
 
 

@@ -113,7 +113,7 @@ def write_dataset(
                 f"Patient {number} in {out} was made with other settings: {truth['settings']} "
                 f"instead of {settings}. Choose another folder."
             )
-        rows.append(truth["train"])
+        rows.append({column: truth["train"][column] for column in tables.TRAIN})
         if progress:
             progress(done, patients)
     return rows

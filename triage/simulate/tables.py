@@ -110,7 +110,8 @@ def repair(out: Path, mine: set[int]) -> None:
 def _rows(name: str, truth: Truth) -> Iterable[Iterable[Any]]:
     if name == "image_level_labels.csv":
         return [(truth["patient_id"], truth["series_id"], *image) for image in truth["images"]]
-    return [truth["train" if name == "train.csv" else "series"].values()]
+    row = truth["train" if name == "train.csv" else "series"]
+    return [[row[column] for column in FILES[name]]]
 
 
 def _lines(columns: tuple[str, ...], rows: Iterable[Iterable[Any]]) -> str:

@@ -84,12 +84,18 @@ def train(
     steps: int,
     seed: int = 1,
     batch: int = 1,
+    init: Path | None = None,
     save_every: int = 25,
     log: Callable[[str], None] = print,
 ) -> Localiser:
-    """Train for `steps` steps with a cosine schedule; goes on from `work` after an interruption."""
+    """Train for `steps` steps with one learning-rate cycle; resumes from `work` when interrupted.
+
+    `init`: checkpoint of an earlier cycle to start from.
+    """
     torch.manual_seed(seed)
     net = Localiser()
+    if init is not None:
+        net.load_state_dict(torch.load(init, weights_only=True)["net"])
     optimiser = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, 3e-3, total_steps=steps, pct_start=0.15

@@ -43,12 +43,12 @@ class Set:
 # What the shipped bundle was made from. Calibration and test anatomies train nothing.
 TRAIN_BACKGROUNDS = ("s0327", "s0328", "plain_trunk_3mm", "portal_abdomen_b")
 SETS: dict[str, Set] = {
-    "train": Set(67, 101, 3, 0.35, 0.4, TRAIN_BACKGROUNDS),
-    "cal": Set(52, 202, 2, 0.42, 0.5, ("s0011",)),
-    "well": Set(26, 404, 2, 0.0, 0.5, ("s0011",)),
-    "test": Set(26, 303, 2, 0.42, 0.5, ("s0011",)),
+    "train": Set(57, 101, 3, 0.35, 0.4, TRAIN_BACKGROUNDS),
+    "cal": Set(45, 202, 2, 0.55, 0.5, ("s0011",)),
+    "well": Set(36, 404, 2, 0.0, 0.5, ("s0011",)),
+    "test": Set(24, 303, 2, 0.5, 0.5, ("s0011",)),
 }
-STEPS = {"localiser": 600, "trunk": 400, "volume": 450}
+STEPS = {"localiser_1": 600, "localiser": 900, "trunk": 400, "volume": 450}
 MEMBER_EPOCHS = 4
 AUGMENTED_COPIES = 2  # of each positive slice's trunk features; as many different negatives
 
@@ -90,6 +90,14 @@ def samples(work: Path) -> tuple[list[cache.Entry], list[slices.Sample]]:
     known = [s for i, e in enumerate(people) for s in slices.samples_of(i, e)]
     path.write_bytes(pickle.dumps(([e.folder.name for e in people], known)))
     return people, known
+
+
+def train_localiser(work: Path) -> None:
+    """Two learning-rate cycles; the second starts from the first one's weights."""
+    people, first = entries(work, "train"), work / "cycle_1"
+    localiser.train(people, first, steps=STEPS["localiser_1"], log=say)
+    init = first / "localiser.pt"
+    localiser.train(people, work, steps=STEPS["localiser"], seed=11, init=init, log=say)
 
 
 def train_members(work: Path) -> None:
@@ -237,7 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if stage == "sets":
             make_sets(a.work, a.data)
         elif stage == "localiser":
-            localiser.train(entries(a.work, "train"), a.work, steps=STEPS[stage], log=say)
+            train_localiser(a.work)
         elif stage == "trunk":
             slices.train_trunk(*samples(a.work), a.weights, a.work, steps=STEPS[stage], log=say)
         elif stage == "members":

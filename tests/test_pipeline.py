@@ -1,0 +1,148 @@
+"""The whole way with the shipped bundle, on real CT and on input that must be refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from triage.inference.networks import Networks, load_networks
+from triage.nets.bundle import find_bundle
+from triage.pipeline import analyse
+from triage.results.report import report_schema
+from triage.settings import Settings
+from triage.types import TARGETS, Report, Status, Target, Verdict
+
+
+@pytest.fixture(scope="session")
+def networks() -> Networks:
+    return load_networks(find_bundle("reference"), "cpu")
+
+
+def _analyse(source: Path, networks: Networks, out: Path | None = None) -> Report:
+    report = analyse(source, out, networks=networks, settings=Settings())
+    assert report.status is Status.ANALYSED, report.reason
+    return report
+
+
+@pytest.fixture(scope="session")
+def portal(
+    shared: Path, networks: Networks, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Report, Path]:
+    out = tmp_path_factory.mktemp("portal")
+    return _analyse(shared / "ct" / "portal_abdomen_dicom", networks, out), out
+
+
+def test_a_real_series_gets_five_answers(portal: tuple[Report, Path]) -> None:
+    report, out = portal
+    data = json.loads((out / "report.json").read_text())
+    jsonschema.Draft202012Validator(report_schema()).validate(data)
+    assert set(report.findings) == set(TARGETS)
+    assert data["disclaimer"].startswith("Research use only")
+    assert data["series"][0]["slices"] == 75
+
+
+def test_a_bundle_of_simulated_patients_rules_nothing_out_on_a_real_scanner(
+    portal: tuple[Report, Path],
+) -> None:
+    report, _ = portal
+    verdicts = {f.verdict for f in report.findings.values()}
+    assert not verdicts & {Verdict.NO_FINDING, Verdict.NOT_EXCLUDED}
+
+
+def test_every_target_has_an_overlay(portal: tuple[Report, Path]) -> None:
+    report, out = portal
+    for finding in report.findings.values():
+        with Image.open(out / finding.overlays[0]) as picture:
+            assert min(picture.size) > 500
+
+
+def test_saliency_fits_the_ct(portal: tuple[Report, Path], shared: Path) -> None:
+    """The saliency's affine and shape are those of the mask that belongs to this very CT."""
+    report, out = portal
+    mask = nib.as_closest_canonical(nib.load(shared / "ct" / "portal_abdomen_organs.nii.gz"))
+    named = [f for f in report.findings.values() if f.saliency]
+    assert named
+    for finding in named:
+        saliency = nib.load(out / str(finding.saliency))
+        assert saliency.shape == mask.shape
+        assert np.allclose(saliency.affine, mask.affine, atol=0.01)
+        assert np.isfinite(saliency.get_fdata()).all()
+
+
+def test_the_liver_is_explained_where_the_liver_is(
+    portal: tuple[Report, Path], shared: Path
+) -> None:
+    _, out = portal
+    mask = nib.as_closest_canonical(nib.load(shared / "ct" / "portal_abdomen_liver.nii.gz"))
+    liver = np.asarray(mask.dataobj) > 0
+    saliency = np.abs(nib.load(out / "saliency_liver.nii.gz").get_fdata())
+    assert saliency[liver].mean() > 3 * saliency[~liver].mean()
+
+
+def test_key_slices_name_their_instances(portal: tuple[Report, Path]) -> None:
+    report, _ = portal
+    keys = [k for f in report.findings.values() for k in f.key_slices]
+    assert keys
+    assert all(k.sop_instance_uid and 0 <= k.index < 75 for k in keys)
+    assert len({k.sop_instance_uid for k in keys}) == len({k.index for k in keys})
+
+
+def test_without_contrast_extravasation_is_not_assessed(shared: Path, networks: Networks) -> None:
+    report = _analyse(shared / "ct" / "plain_trunk_3mm.nii.gz", networks)
+    finding = report.findings[Target.EXTRAVASATION]
+    assert finding.verdict is Verdict.NOT_ASSESSED
+    assert finding.reason == "NO_CONTRAST"
+    assert finding.probability is None
+    assert report.priority.value in {"urgent", "stat"}
+
+
+def test_a_slab_is_not_judged_beyond_what_it_shows(shared: Path, networks: Networks) -> None:
+    report = _analyse(shared / "ct" / "portal_slab_dicom", networks)
+    for target in (Target.BOWEL, Target.KIDNEY):
+        finding = report.findings[target]
+        assert finding.verdict in {Verdict.NOT_ASSESSED, Verdict.SUSPECTED}
+        if finding.verdict is Verdict.NOT_ASSESSED:
+            assert finding.reason == "INCOMPLETE_COVERAGE"
+
+
+@pytest.mark.parametrize("other", ["feet_first", "instance_number_shuffled"])
+def test_the_same_patient_stored_otherwise_gets_the_same_answer(
+    other: str, shared: Path, networks: Networks
+) -> None:
+    folder = shared / "badinputs" / "geometry"
+    if not folder.is_dir():
+        pytest.skip(f"test data not found at {folder}")
+    one, two = (_analyse(folder / name, networks) for name in ("good", other))
+    for target in TARGETS:
+        a, b = one.findings[target], two.findings[target]
+        assert a.verdict is b.verdict
+        assert a.probability == pytest.approx(b.probability, abs=1e-3)
+
+
+def test_what_cannot_be_read_gets_a_reason_and_no_verdict(
+    tmp_path: Path, networks: Networks
+) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    (source / "notes.txt").write_text("no image here")
+    report = analyse(source, tmp_path / "out", networks=networks, settings=Settings())
+    data = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report.status is Status.NOT_ANALYSED
+    assert data["reason"]["code"]
+    assert data["targets"] == {}
+    assert data["priority"] == "urgent"
+
+
+def test_a_decoder_that_is_too_slow_is_no_negative(shared: Path, networks: Networks) -> None:
+    hasty = Settings(decode_timeout_s=0.01)
+    report = analyse(shared / "ct" / "portal_slab_dicom", networks=networks, settings=hasty)
+    assert report.status is Status.NOT_ANALYSED
+    assert report.reason is not None
+    assert report.reason.code == "TIMED_OUT"
+    assert report.findings == {}
