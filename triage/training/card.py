@@ -90,9 +90,9 @@ def _test(metrics: Mapping[str, Any]) -> str:
     lines = [
         "## Test",
         "",
-        "Simulated patients with other seeds, on anatomies that trained nothing; the label-map",
-        "anatomy (s0011) also served calibration. AUC with its 95 % bootstrap interval; sensitivity",
-        "and specificity at both cutoffs. The published AUC is that of the system whose recipe this",
+        "Simulated patients with other seeds on anatomies that trained nothing; the label map",
+        "(s0011) also served calibration. AUC with its 95 % bootstrap interval; sensitivity",
+        "and specificity at both cutoffs. The published AUC is of the system whose recipe this",
         "follows, on real patients: not comparable, it only shows what is to be beaten.",
         "",
         "| target | patients | positives | AUC | slices alone | volume net alone | high grade "
