@@ -1,6 +1,6 @@
 """The whole way, from a folder to a report, in one screen: read `types.py` first.
 
-open_study -> decode -> to_volume -> to_grid -> localise -> judge_scope -> gather
+open_study -> decode -> to_volume -> straightened -> to_grid -> localise -> judge_scope -> gather
   -> decide -> combine -> explain -> draw -> write_report
 """
 
@@ -21,7 +21,7 @@ from triage.decision.verdicts import OUR_FAILURES, combine, decide
 from triage.dicom import decode, open_study
 from triage.imaging.measure import measure
 from triage.imaging.resample import to_grid
-from triage.imaging.volume import to_volume
+from triage.imaging.volume import straightened, to_volume
 from triage.inference.localise import localise
 from triage.inference.networks import Networks, load_networks
 from triage.inference.scope import judge_scope
@@ -186,7 +186,7 @@ def _series(
         quality = measure(volume)
     step("resampling", 0.15)
     with clock.stage("resample_s"):
-        grid = to_grid(volume)
+        grid = to_grid(straightened(volume))
     step("localising", 0.25)
     with clock.stage("localise_s"):
         anatomy = localise(nets.localiser, grid)

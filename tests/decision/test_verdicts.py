@@ -16,7 +16,8 @@ from triage.decision.fusion import Fusion
 from triage.decision.priority import suggest_priority
 from triage.decision.table import CutoffTable, TargetCutoffs
 from triage.decision.verdicts import OUR_FAILURES, combine, decide, worst
-from triage.nets.bundle import BundleError, write_bundle
+from triage.nets.bundle import BundleError
+from triage.nets.bundle_writer import write_bundle
 from triage.reasons import REASONS
 from triage.types import TARGETS, Cutoff, Finding, Priority, Status, Target, Verdict
 

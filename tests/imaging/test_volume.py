@@ -9,10 +9,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from monai.data import MetaTensor
 
-from triage.imaging.volume import AIR_HU, to_volume
+from triage.imaging.volume import AIR_HU, straightened, to_volume
 from triage.reasons import NotAnalysed
-from triage.types import Instance, Series, Stack
+from triage.types import Instance, Series, Stack, Volume
 
 SERIES = Series("1.2", "1.2.3", ())
 SHAPE = (4, 5, 6)
@@ -107,4 +108,22 @@ def test_refusals() -> None:
     assert (
         refused(hu=coronal, affine=coronal_affine, instances=instances[: coronal.shape[2]])
         == "BAD_GEOMETRY"
+    )
+
+
+def test_an_oblique_volume_is_straightened_voxel_by_voxel() -> None:
+    turn = np.radians(12.0)
+    affine = np.eye(4)
+    affine[:3, :3] = np.array(
+        [[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]]
+    ) @ np.diag([0.8, 0.8, 2.0])
+    affine[:3, 3] = (3.0, -7.0, 11.0)
+    hu = torch.arange(2 * 3 * 4, dtype=torch.float32).reshape(1, 2, 3, 4)
+    series = Series("1.2", "1.2.3", ())
+    oblique = Volume(MetaTensor(hu, affine=torch.from_numpy(affine)), (), series)
+    straight = straightened(oblique)
+    assert torch.equal(straight.hu.as_tensor(), hu)
+    assert np.allclose(straight.spacing, (0.8, 0.8, 2.0))
+    assert np.allclose(
+        straight.hu.affine, [[0.8, 0, 0, 3], [0, 0.8, 0, -7], [0, 0, 2, 11], [0, 0, 0, 1]]
     )

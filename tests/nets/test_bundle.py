@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from triage.nets import bundle
+from triage.nets import bundle, bundle_writer
 from triage.nets.bundle import BundleError
 from triage.types import TARGETS
 
@@ -42,7 +42,7 @@ def write(folder: Path, **changes: Any) -> Path:
         "card": "# Reference\n",
         "extra": {"evaluation/metrics.json": b"{}"},
     }
-    return bundle.write_bundle(folder, **(content | changes))
+    return bundle_writer.write_bundle(folder, **(content | changes))
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
@@ -192,11 +192,13 @@ def test_writing_is_all_or_nothing(tmp_path: Path) -> None:
 def test_adding_evaluation_changes_the_identity_and_keeps_the_bundle_whole(tmp_path: Path) -> None:
     folder = write(tmp_path / "b")
     before = bundle.manifest_sha256(folder)
-    after = bundle.add_files(folder, {"evaluation/roc.png": b"png", "MODEL_CARD.md": b"# New\n"})
+    after = bundle_writer.add_files(
+        folder, {"evaluation/roc.png": b"png", "MODEL_CARD.md": b"# New\n"}
+    )
     assert before != after == bundle.manifest_sha256(folder)
     assert bundle.verify(folder).files["evaluation/roc.png"]
     with pytest.raises(BundleError):
-        bundle.add_files(folder, {WEIGHTS: b""})
+        bundle_writer.add_files(folder, {WEIGHTS: b""})
 
 
 def test_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,6 +219,6 @@ def test_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert bundle.find_bundle("./reference") == bundle.find_bundle(cwd / "reference")
 
 
-def test_reading_a_manifest_imports_no_torch() -> None:
-    code = "import sys, triage.nets.bundle; sys.exit('torch' in sys.modules)"
+def test_bundle_modules_import_no_torch() -> None:
+    code = "import sys, triage.nets.bundle_writer; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

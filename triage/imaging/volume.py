@@ -90,3 +90,18 @@ def _turn_instances(
     if axis != 2:
         raise NotAnalysed("BAD_GEOMETRY", "the slices are not axial")
     return instances if direction > 0 else instances[::-1]
+
+
+def straightened(volume: Volume) -> Volume:
+    """The same voxels with the rotation of an oblique acquisition taken out of the affine.
+
+    The networks then see the patient along the scanner's own axes, not interpolated, and a series
+    gets the same answer however it lies in the world. Spacing and origin stay; a map made on the
+    result belongs to the original's voxels one by one.
+    """
+    affine = torch.as_tensor(volume.hu.affine, dtype=torch.float64)
+    spacing = torch.linalg.norm(affine[:3, :3], dim=0)
+    straight = torch.diag(torch.cat([spacing, torch.ones(1, dtype=torch.float64)]))
+    straight[:3, 3] = affine[:3, 3]
+    hu = MetaTensor(volume.hu.as_tensor(), affine=straight)
+    return Volume(hu=hu, instances=volume.instances, series=volume.series, notes=volume.notes)

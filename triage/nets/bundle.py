@@ -7,7 +7,8 @@
     evaluation/       metrics and plots
 
 The manifest is our own schema and holds data alone: nothing in it names code to run. torch is
-imported only where tensors are read or written, so that light commands stay light.
+imported only where tensors are read, so that light commands stay light. This module finds and
+reads bundles; `bundle_writer` writes them.
 """
 
 from __future__ import annotations
@@ -15,14 +16,10 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
 import re
-import shutil
 import stat
-import tempfile
-from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import (
     BaseModel,
@@ -46,6 +43,7 @@ MAX_MANIFEST_BYTES = 1 << 20
 INSTALLED = "triage_models"  # package that carries the bundles inside the wheel
 REPOSITORY_MODELS = Path(__file__).resolve().parents[2] / "models"
 
+_FETCH_AGAIN = "The file was changed, cut short or damaged: fetch or write the bundle again."
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
@@ -134,7 +132,7 @@ def _model_folders() -> list[Path]:
 
 def read_manifest(folder: Path) -> Manifest:
     """Read and validate bundle.json; the files it names are not touched (see `verify`)."""
-    return _parse_manifest(_manifest_bytes(folder), folder)
+    return parse_manifest(_manifest_bytes(folder), folder)
 
 
 def _manifest_bytes(folder: Path) -> bytes:
@@ -146,7 +144,8 @@ def _manifest_bytes(folder: Path) -> bytes:
     return content
 
 
-def _parse_manifest(content: bytes, folder: Path) -> Manifest:
+def parse_manifest(content: bytes, folder: Path) -> Manifest:
+    """Validate the content of bundle.json; `folder` is named in the BundleError if it is bad."""
     try:
         data = json.loads(content, parse_constant=_refuse_constant)
         version = data.get("schema_version") if isinstance(data, dict) else None
@@ -159,7 +158,7 @@ def _parse_manifest(content: bytes, folder: Path) -> Manifest:
         return Manifest.model_validate(data)
     except (ValueError, RecursionError) as error:  # JSON, UTF-8 and pydantic errors
         raise BundleError(
-            f"a valid {folder / MANIFEST}", _one_line(error), "Write the bundle again."
+            f"a valid {folder / MANIFEST}", one_line(error), "Write the bundle again."
         ) from error
 
 
@@ -175,7 +174,7 @@ def manifest_sha256(folder: Path) -> str:
 def reference(folder: Path) -> BundleRef:
     """Name, version, identity and calibration of a bundle, as reports carry them."""
     content = _manifest_bytes(folder)
-    manifest = _parse_manifest(content, Path(folder))
+    manifest = parse_manifest(content, Path(folder))
     digest = hashlib.sha256(content).hexdigest()
     return BundleRef(manifest.name, manifest.version, digest, manifest.calibrated_on)
 
@@ -217,102 +216,18 @@ def load_tensors(folder: Path, file: str, manifest: Manifest | None = None) -> d
     try:
         tensors: dict[str, Tensor] = load(content)
     except (SafetensorError, ValueError) as error:
-        raise BundleError(f"safetensors in {file}", _one_line(error), _FETCH_AGAIN) from error
+        raise BundleError(f"safetensors in {file}", one_line(error), _FETCH_AGAIN) from error
     for name, tensor in tensors.items():
         if tensor.is_floating_point():
-            tensors[name] = _finite(tensor.float(), name, file)
+            tensors[name] = require_finite(tensor.float(), name, file)
     return tensors
 
 
-def write_bundle(
-    folder: Path,
-    *,
-    name: str,
-    version: str,
-    calibrated_on: Literal["simulated", "real"],
-    prevalence: Mapping[Target, float],
-    networks: Mapping[str, Mapping[str, Any]],
-    preprocessing: Mapping[str, Any],
-    tensors: Mapping[str, Mapping[str, Tensor]],
-    cutoffs: Mapping[str, Any],
-    provenance: Mapping[str, Any],
-    card: str,
-    extra: Mapping[str, bytes] | None = None,
-    half: bool = False,
-    overwrite: bool = False,
-) -> Path:
-    """Write a bundle as a whole or not at all; returns its folder.
+def require_finite(tensor: Tensor, name: str, file: str) -> Tensor:
+    """The tensor itself, or BundleError.
 
-    `tensors`: file name (`*.safetensors`) -> tensors. `half` stores floating-point tensors of two
-    and more dimensions in fp16; vectors (biases, norm statistics) stay fp32: they cost nothing
-    and running variances may underflow. `extra`: further files, for instance `evaluation/roc.png`.
-    An existing folder is replaced only with `overwrite`, and only if it is a bundle.
+    A weight that is not finite would turn every score into NaN; fp16 overflows above 65504.
     """
-    folder = Path(folder)
-    files = {path: _tensor_bytes(content, path, half) for path, content in tensors.items()}
-    others = {**(extra or {}), CUTOFFS: _json_bytes(cutoffs), CARD: card.encode()}
-    if clash := files.keys() & others.keys():
-        raise BundleError("each file once", f"{sorted(clash)} twice", "Rename the weights.")
-    files |= others
-    manifest = {
-        "schema_version": SCHEMA_VERSION,
-        "name": name,
-        "version": version,
-        "calibrated_on": calibrated_on,
-        "prevalence": {str(target): value for target, value in prevalence.items()},
-        "networks": networks,
-        "preprocessing": preprocessing,
-        "provenance": provenance,
-        "files": {path: hashlib.sha256(files[path]).hexdigest() for path in sorted(files)},
-    }
-    content = _json_bytes(manifest)
-    _parse_manifest(content, folder)  # what we could not read, we do not write
-    _replace_folder(folder, files | {MANIFEST: content}, overwrite)
-    return folder
-
-
-def add_files(folder: Path, files: Mapping[str, bytes]) -> str:
-    """Add or replace evaluation, cards or cutoffs; returns the bundle's new identity.
-
-    Weights cannot be replaced. The manifest is written last: a crash in between leaves a bundle
-    that `verify` refuses, never one with unchecked files.
-    """
-    folder = Path(folder)
-    data = read_manifest(folder).model_dump(mode="json")
-    for path, content in files.items():
-        if not is_plain_path(path) or path == MANIFEST or path.endswith(".safetensors"):
-            raise BundleError(
-                "a plain relative path to a file without weights", repr(path), "Rename the file."
-            )
-        data["files"][path] = hashlib.sha256(content).hexdigest()
-    manifest = _json_bytes(data)
-    _parse_manifest(manifest, folder)
-    for path, content in {**files, MANIFEST: manifest}.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        _refuse_links(folder, path)
-        _write(folder / f"{path}.part", content)
-        (folder / f"{path}.part").replace(folder / path)
-    _sync_folder(folder)
-    return hashlib.sha256(manifest).hexdigest()
-
-
-_FETCH_AGAIN = "The file was changed, cut short or damaged: fetch or write the bundle again."
-
-
-def _tensor_bytes(tensors: Mapping[str, Tensor], file: str, half: bool) -> bytes:
-    from safetensors.torch import save
-
-    ready = {}
-    for name, tensor in tensors.items():
-        value = tensor.detach().cpu()
-        if half and value.is_floating_point() and value.ndim >= 2:
-            value = value.half()
-        ready[name] = _finite(value, name, file).clone().contiguous()
-    return bytes(save(ready))
-
-
-def _finite(tensor: Tensor, name: str, file: str) -> Tensor:
-    """A weight that is not finite would turn every score into NaN; fp16 overflows above 65504."""
     if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
         raise BundleError(
             f"finite weights in {file}", f"NaN or infinity in {name}", "Train or store it again."
@@ -320,21 +235,16 @@ def _finite(tensor: Tensor, name: str, file: str) -> Tensor:
     return tensor
 
 
-def _json_bytes(data: Mapping[str, Any]) -> bytes:
-    try:
-        return (json.dumps(data, indent=2, allow_nan=False) + "\n").encode()
-    except (TypeError, ValueError) as error:
-        raise BundleError("plain finite JSON values", _one_line(error), "Convert them.") from error
-
-
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """An error's message on one line, cut to 300 characters."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"[:300]
     return " ".join(str(error).split())[:300]
 
 
-def _refuse_links(folder: Path, file: str) -> None:
+def refuse_links(folder: Path, file: str) -> None:
+    """BundleError if any part of the path below the bundle's folder is a link."""
     place = folder
     for segment in PurePosixPath(file).parts:
         place /= segment
@@ -345,7 +255,7 @@ def _refuse_links(folder: Path, file: str) -> None:
 
 
 def _read(folder: Path, file: str, limit: int = -1) -> bytes:
-    _refuse_links(folder, file)
+    refuse_links(folder, file)
     path = folder / file
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -356,44 +266,3 @@ def _read(folder: Path, file: str, limit: int = -1) -> bytes:
         raise BundleError(
             f"a readable file {path}", error.strerror or str(error), "Fetch the bundle again."
         ) from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _replace_folder(folder: Path, files: Mapping[str, bytes], overwrite: bool) -> None:
-    """Write beside, then rename: a reader sees the old bundle or the new one."""
-    if folder.exists() and not (overwrite and (folder / MANIFEST).is_file()):
-        raise BundleError(
-            f"no folder at {folder}", "one that exists", "Choose another, or allow to overwrite it."
-        )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    room = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        new, old = room / "new", room / "old"
-        for path, content in files.items():
-            (new / path).parent.mkdir(parents=True, exist_ok=True)
-            _write(new / path, content)
-        if folder.exists():
-            folder.replace(old)
-        try:
-            new.replace(folder)
-        except OSError:
-            if old.exists():
-                old.replace(folder)
-            raise
-        _sync_folder(folder.parent)
-    finally:
-        shutil.rmtree(room, ignore_errors=True)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from monai.data import MetaTensor
 
 from triage.imaging.resample import from_grid
+from triage.imaging.volume import straightened
 from triage.inference.networks import Networks
 from triage.inference.score import Evidence, Looked, organ_mask
 from triage.saliency.attribution import explain
@@ -47,6 +48,7 @@ def illustrate(
     folder = out / "overlays"
     folder.mkdir(parents=True, exist_ok=True)
     name = "score" if nets.ref.calibrated_on == "simulated" else "probability"
+    straight = straightened(volume)  # what the networks saw; voxel by voxel the same
     done = {}
     for target, finding in findings.items():
         if finding.verdict is Verdict.NOT_ASSESSED:
@@ -55,15 +57,16 @@ def illustrate(
             done[target] = replace(finding, overlays=(file,))
             continue
         grid_map = explain(nets, evidence, anatomy, target, weights[target])
-        saliency = from_grid(grid_map, volume)
+        saliency = MetaTensor(from_grid(grid_map, straight).as_tensor(), affine=volume.hu.affine)
         mask = MetaTensor(
             organ_mask(anatomy, TARGET_ORGANS[target])[None].to(torch.uint8),
             affine=anatomy.labels.affine,
         )
-        organs = from_grid(mask, volume, labels=True)
+        organs = from_grid(mask, straight, labels=True)
+        organs = MetaTensor(organs.as_tensor(), affine=volume.hu.affine)
         file = f"saliency_{target.value}.nii.gz"
         write_nifti(saliency, out / file)
-        keys = key_slices(evidence.looked[target], grid_map, volume)
+        keys = key_slices(evidence.looked[target], grid_map, straight)
         files = []
         for rank, key in enumerate(keys if finding.flagged else keys[:1]):
             stem = target.value if rank == 0 else f"{target.value}_{rank + 1}"

@@ -7,146 +7,31 @@ trunk: x grows to the patient's right, y to the front, z to the head.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from triage.simulate.fields import (
-    Dice,
-    Grid,
-    coarse_blur,
-    ellipsoid,
-    empty,
-    member,
-    paint_tube,
-    rotation,
-    smooth_noise,
-    smooth_path,
-)
+from triage.simulate.fields import Dice, Grid, ellipsoid, member
+from triage.simulate.painter import Painter
+from triage.simulate.scene import Person, Scene, fill_bowel
 from triage.simulate.tissues import Tissue
 
 
-@dataclass
-class Scene:
-    """A patient before contrast, injuries and scanner.
-
-    `labels`: uint8 (X, Y, Z) of `Tissue`. `hu`: real background CT (X, Y, Z) in HU, or None.
-    `known`: tissues that the labels tell apart (None: all); a background with four labelled organs
-    knows only those.
-    """
-
-    grid: Grid
-    labels: Tensor
-    name: str
-    hu: Tensor | None = None
-    known: frozenset[Tissue] | None = None
-    notes: dict[str, float] = field(default_factory=dict)
+def parametric(grid: Grid, dice: Dice, person: Person) -> Scene:
+    """A parametric person on the grid."""
+    painter = Painter(grid, person, dice)
+    _trunk(painter)
+    _skeleton(painter)
+    below = _chest(painter)
+    _solid_organs(painter, below)
+    _vessels(painter)
+    _gut(painter)
+    fill_bowel(painter.labels, grid, dice)
+    return Scene(grid, painter.labels, "parametric")
 
 
-@dataclass(frozen=True)
-class Person:
-    """Measures of a parametric person, mm."""
-
-    half_width: float  # of the trunk inside the subcutaneous fat
-    half_depth: float
-    fat: float  # subcutaneous
-    stretch: float  # cranio-caudal scale
-    muscle: float  # abdominal wall
-
-    @staticmethod
-    def draw(dice: Dice) -> Person:
-        width = dice.normal(148, 12)
-        return Person(
-            half_width=width,
-            half_depth=width * dice.uniform(0.64, 0.78),
-            fat=float(np.clip(dice.rng.gamma(3.0, 7.0), 5, 55)),
-            stretch=dice.normal(1.0, 0.05),
-            muscle=dice.uniform(8, 15),
-        )
-
-
-class _Painter:
-    """Paints shapes into a label volume through one random smooth deformation."""
-
-    def __init__(self, grid: Grid, person: Person, dice: Dice) -> None:
-        self.grid, self.person, self.dice = grid, person, dice
-        self.labels = torch.zeros(grid.shape, dtype=torch.uint8)
-        base = torch.meshgrid(*(grid.axis(d) for d in range(3)), indexing="ij")
-        scale = (
-            person.half_width / 148,
-            person.half_depth / 105,
-            person.stretch,
-        )
-        self.xyz = [
-            b / s + dice.uniform(2.5, 5.0) * smooth_noise(dice, grid.shape, grid.spacing, 75)
-            for b, s in zip(base, scale, strict=True)
-        ]
-        self.scale = np.asarray(scale)
-        self.depth = torch.zeros(())  # of the trunk's wall, mm; set by `_trunk`
-        self.texture = smooth_noise(dice, grid.shape, grid.spacing, 28)
-
-    def jitter(self, point: tuple[float, float, float], sd: float = 4.0) -> NDArray[np.float64]:
-        return np.asarray(point, dtype=float) + self.dice.rng.normal(0, sd, 3)
-
-    def box(self, centre: NDArray[np.float64], radius: float) -> tuple[slice, slice, slice]:
-        half = tuple((radius * 1.2 + 16) * float(s) for s in self.scale)
-        return self.grid.box(tuple(centre * self.scale), half)
-
-    def blob(
-        self,
-        tissue: Tissue,
-        centre: NDArray[np.float64],
-        radii: tuple[float, float, float],
-        *,
-        tilt: float = 6.0,
-        rough: float = 0.12,
-        inside: tuple[Tissue, ...] | None = None,
-        below: Tensor | None = None,
-    ) -> None:
-        """Paint a rough ellipsoid; only over the tissues `inside`, only where `below` is true."""
-        box = self.box(centre, max(radii))
-        if empty(box):
-            return
-        xyz = (self.xyz[0][box], self.xyz[1][box], self.xyz[2][box])
-        shape = ellipsoid(xyz, tuple(centre), radii, rotation(self.dice, tilt))
-        mask = shape + rough * self.texture[box] < 1
-        region = self.labels[box]
-        if inside is not None:
-            mask &= member(region, inside)
-        if below is not None:
-            mask &= below[box]
-        region[mask] = int(tissue)
-
-    def tube(
-        self,
-        points: Sequence[tuple[float, float, float]],
-        radius: float | Sequence[float],
-        layers: tuple[tuple[float, Tissue], ...],
-        inside: tuple[Tissue, ...] = (Tissue.FAT,),
-        sd: float = 3.0,
-    ) -> NDArray[np.float64]:
-        """Paint a tube through jittered points; `layers` are (distance from wall below, tissue)."""
-        nodes = np.asarray([self.jitter(p, sd) for p in points]) * self.scale
-        if not isinstance(radius, int | float):
-            small = min(radius)
-            nodes = np.column_stack([nodes, radius])
-        else:
-            small = radius
-            nodes = np.column_stack([nodes, np.full(len(nodes), radius)])
-        path = smooth_path(nodes, max(0.7 * small, 1.0))
-        distance = np.full(self.grid.shape, 1e3, dtype=np.float32)
-        paint_tube(distance, self.grid, path[:, :3], path[:, 3])
-        field_ = torch.from_numpy(distance)
-        mask = member(self.labels, inside)
-        for limit, tissue in layers:
-            self.labels[mask & (field_ < limit)] = int(tissue)
-        return np.asarray(path[:, :3])
-
-
-def _trunk(p: _Painter) -> None:
+def _trunk(p: Painter) -> None:
     """Body outline, abdominal wall, cavity."""
     person = p.person
     x, y, z = p.xyz
@@ -161,7 +46,7 @@ def _trunk(p: _Painter) -> None:
     p.depth = depth
 
 
-def _skeleton(p: _Painter) -> None:
+def _skeleton(p: Painter) -> None:
     x, y, z = p.xyz
     fat = (Tissue.FAT, Tissue.MUSCLE)
     for side in (1, -1):  # back muscles and psoas
@@ -208,7 +93,7 @@ def _skeleton(p: _Painter) -> None:
     p.labels[(ellipsoid((x, y, z), (0, -72, -120), (50, 17, 60)) < 1)] = int(Tissue.VERTEBRA)
 
 
-def _chest(p: _Painter) -> Tensor:
+def _chest(p: Painter) -> Tensor:
     """Lungs and heart; returns the mask of voxels below the diaphragm."""
     x, y, z = p.xyz
     breath = p.dice.uniform(-18, 18)
@@ -229,7 +114,7 @@ def _chest(p: _Painter) -> Tensor:
     return (z < dome - 2.5) & (depth > 10)
 
 
-def _solid_organs(p: _Painter, below: Tensor) -> None:
+def _solid_organs(p: Painter, below: Tensor) -> None:
     d = p.dice
     fat = (Tissue.FAT,)
     size = d.normal(1.0, 0.09)
@@ -274,7 +159,7 @@ def _solid_organs(p: _Painter, below: Tensor) -> None:
         p.blob(Tissue.SOFT, adrenal, (4, 11, 13), inside=fat, tilt=25)
 
 
-def _vessels(p: _Painter) -> None:
+def _vessels(p: Painter) -> None:
     over = (Tissue.FAT, Tissue.LIVER, Tissue.SOFT, Tissue.DISC)
     aorta = p.dice.uniform(8.5, 11.5)
     line = [(-9.0, -24.0, float(z)) for z in range(300, -41, -40)]
@@ -304,7 +189,7 @@ def _vessels(p: _Painter) -> None:
     p.tube([(-4, -8, 84), (-30, 0, 100), (-74, -26, 122)], 3.0, ((0.0, Tissue.ARTERY),))
 
 
-def _gut(p: _Painter) -> None:
+def _gut(p: Painter) -> None:
     d = p.dice
     pancreas = [(36, 10, 62), (14, 14, 78), (-20, 2, 84), (-60, -24, 104)]
     p.tube(pancreas, [13, 10, 9, 8], ((0.0, Tissue.PANCREAS),))
@@ -355,46 +240,3 @@ def _colon_lines(d: Dice) -> list[tuple[Sequence[tuple[float, float, float]], fl
     sigmoid = [(-82, 5, -102), (-48, 24, -130), (-10, 6, -140), (2, -38, -150), (0, -48, -205)]
     size = d.uniform(15, 23)
     return [(right, size * 1.15), (across, size), (left, size * 0.85), (sigmoid, size * 0.8)]
-
-
-def fill_bowel(scene: Tensor, grid: Grid, dice: Dice) -> None:
-    """Gas rises to the front of each loop; stool and fluid stay behind."""
-    content = scene == int(Tissue.COLON_CONTENT)
-    if not bool(content.any()):
-        return
-    amount = smooth_noise(dice, grid.shape, grid.spacing, 60)
-    before = coarse_blur(content, grid, 14.0)
-    rear = torch.roll(before, shifts=round(12 / grid.spacing[1]), dims=1)
-    gas = (rear - before) > 0.02 + 0.12 * amount - dice.uniform(-0.05, 0.1)
-    scene[content & gas] = int(Tissue.GAS)
-    bowel = scene == int(Tissue.BOWEL_CONTENT)
-    bubbles = smooth_noise(dice, grid.shape, grid.spacing, 14)
-    scene[bowel & (bubbles > dice.uniform(1.6, 2.6))] = int(Tissue.GAS)
-
-
-def draw_grid(dice: Dice, spacing: tuple[float, float, float], person: Person) -> Grid:
-    """A scan range for a parametric person, diaphragm to pelvis or less, and a field of view."""
-    top = dice.uniform(195, 265)
-    bottom = dice.uniform(-225, -160) if dice.chance(0.85) else dice.uniform(-120, -30)
-    width = 2 * (person.half_width * 1.06 + person.fat + 14)
-    depth = 2 * (person.half_depth * 1.06 + person.fat * 1.35 + 14)
-    shape = (
-        round(width / spacing[0]),
-        round(depth / spacing[1]),
-        max(8, round((top - bottom) / spacing[2])),
-    )
-    origin = (-(shape[0] - 1) / 2 * spacing[0], -(shape[1] - 1) / 2 * spacing[1], bottom)
-    return Grid(shape, spacing, origin)
-
-
-def parametric(grid: Grid, dice: Dice, person: Person) -> Scene:
-    """A parametric person on the grid."""
-    painter = _Painter(grid, person, dice)
-    _trunk(painter)
-    _skeleton(painter)
-    below = _chest(painter)
-    _solid_organs(painter, below)
-    _vessels(painter)
-    _gut(painter)
-    fill_bowel(painter.labels, grid, dice)
-    return Scene(grid, painter.labels, "parametric")

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from triage.simulate.anatomy import Scene, fill_bowel
 from triage.simulate.fields import Dice, Grid, blur, depth_mm, member, rotation, smooth_noise
 from triage.simulate.label_names import LABEL_NAMES
+from triage.simulate.scene import Scene, fill_bowel
 from triage.simulate.tissues import Tissue, tissue_of
 
 SHORT = {1: "spleen", 2: "kidney_right", 3: "kidney_left", 4: "liver"}

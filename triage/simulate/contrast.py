@@ -7,7 +7,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from triage.simulate.anatomy import Scene
 from triage.simulate.fields import (
     Dice,
     Grid,
@@ -18,6 +17,7 @@ from triage.simulate.fields import (
     smooth_noise,
     smooth_path,
 )
+from triage.simulate.scene import Scene
 from triage.simulate.tissues import HU, Tissue, mean_hu
 from triage.types import Phase
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from triage.simulate.abdomen import free_fluid
+from triage.simulate.canvas import ORGAN, Canvas
 from triage.simulate.contrast import random_voxels
 from triage.simulate.fields import empty, member, smooth_noise
-from triage.simulate.injuries import ORGAN, Canvas, free_fluid
 from triage.simulate.tissues import Tissue
 from triage.types import Phase
 

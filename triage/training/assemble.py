@@ -17,7 +17,7 @@ from triage.decision.cutoffs import fit_cutoffs
 from triage.decision.fusion import Fusion
 from triage.decision.table import CutoffTable, TargetCutoffs
 from triage.inference.crops import LOW_HU, STEP, VIEWS
-from triage.nets.bundle import write_bundle
+from triage.nets.bundle_writer import write_bundle
 from triage.nets.localiser import Localiser
 from triage.nets.slice_net import SHARED, SliceEnsembles
 from triage.nets.volume_net import VolumeNet
