@@ -25,7 +25,7 @@ from triage.imaging.volume import straightened, to_volume
 from triage.inference.localise import localise
 from triage.inference.networks import Networks, load_networks
 from triage.inference.scope import judge_scope
-from triage.inference.score import Evidence, look_at_slices, run_volume, to_score
+from triage.inference.score import Evidence, look_at_slices, run_volume, tissue_mask, to_score
 from triage.nets.bundle import find_bundle
 from triage.reasons import NotAnalysed
 from triage.results.report import refused, write_report
@@ -193,7 +193,7 @@ def _series(
         scope = judge_scope(grid, anatomy)
     step("slices", 0.35)
     with clock.stage("slices_s"):
-        evidence = Evidence(look_at_slices(nets, grid, anatomy))
+        evidence = Evidence(look_at_slices(nets, grid, anatomy), tissue_mask(grid))
     step("volume", 0.85)
     with clock.stage("volume_s"):
         run_volume(nets, grid, anatomy, evidence)
@@ -233,7 +233,8 @@ def _finding(
         side=score.side if score else None,
         grade=score.grade if score else None,
     )
-    if target in scope.partial and finding.verdict is not Verdict.SUSPECTED:
+    unseen = reason is None and target in scope.partial
+    if unseen and finding.verdict is not Verdict.SUSPECTED:
         # What was seen of the organ looked normal; what was not seen may be torn.
         return decide(
             target,

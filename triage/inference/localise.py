@@ -13,7 +13,9 @@ from triage.nets.localiser import POOL, Localiser, pad_to_stride, scale
 from triage.types import ORGAN_LABEL, Anatomy, Organ
 
 SINGLE = (Organ.LIVER, Organ.SPLEEN, Organ.KIDNEY_RIGHT, Organ.KIDNEY_LEFT, Organ.AORTA)
-CUT_SHARE = 0.10  # an organ is cut off if the scan's last slice shows so much of its largest area
+# An organ is cut off if the scan's end shows more than this share of its largest area. The rectum
+# leaves every scan that ends at the pubis.
+CUT_SHARE = {organ: 0.25 if organ is Organ.BOWEL else 0.10 for organ in Organ}
 
 
 @torch.no_grad()
@@ -63,5 +65,5 @@ def describe(labels: Tensor, affine: Tensor) -> Anatomy:
         area = (labels == value).float().sum((0, 1))  # (Z,)
         volume[organ] = float(area.sum()) * voxel_ml
         ends = max(float(area[:2].max()), float(area[-2:].max()))
-        complete[organ] = volume[organ] > 0 and ends <= CUT_SHARE * float(area.max())
+        complete[organ] = volume[organ] > 0 and ends <= CUT_SHARE[organ] * float(area.max())
     return Anatomy(MetaTensor(labels[None], affine=affine), volume, complete)

@@ -35,6 +35,7 @@ class Evidence:
     """Everything the networks computed on one series."""
 
     looked: dict[Target, list[Looked]] = field(default_factory=dict)
+    tissue: Tensor | None = None  # (X, Y, Z) bool: not air, not lung; attribution stays in it
     volume_features: Tensor | None = None  # (1, 13, X, Y, Z) finest features at 3 mm
     volume_regions: Tensor | None = None  # (1, 4, X, Y, Z) region masks
     volume_box: tuple[slice, slice, slice] | None = None  # in 3 mm voxels of the pooled grid
@@ -100,7 +101,7 @@ def volume_input(grid: MetaTensor, anatomy: Anatomy) -> tuple[Tensor, tuple[slic
 @torch.no_grad()
 def gather(nets: Networks, grid: MetaTensor, anatomy: Anatomy) -> Evidence:
     """Slices and volume of one series through all networks."""
-    evidence = Evidence(look_at_slices(nets, grid, anatomy))
+    evidence = Evidence(look_at_slices(nets, grid, anatomy), tissue_mask(grid))
     run_volume(nets, grid, anatomy, evidence)
     return evidence
 
@@ -154,6 +155,12 @@ def _grade(target: Target, evidence: Evidence) -> str | None:
     if target not in GRADED or evidence.grade_logits is None:
         return None
     return "high" if float(evidence.grade_logits[GRADED.index(target)]) > 0 else "low"
+
+
+def tissue_mask(grid: MetaTensor) -> Tensor:
+    """Voxels (X, Y, Z) of the working grid at or beside tissue (> -300 HU)."""
+    dense = (grid.as_tensor()[None] > -300).float()  # (1, 1, X, Y, Z)
+    return F.max_pool3d(dense, 3, stride=1, padding=1)[0, 0] > 0
 
 
 def organ_mask(anatomy: Anatomy, organs: tuple[Organ, ...]) -> Tensor:

@@ -59,6 +59,8 @@ def explain(
     if weights[1] > 0 and evidence.volume_features is not None:
         total += weights[1] * _volume_map(nets, evidence, target, shape)
     near = _near(anatomy, target)
+    if evidence.tissue is not None:
+        near &= evidence.tissue
     total = torch.where(near, total, torch.zeros(()))
     peak = float(total.abs().max())
     return MetaTensor((total / peak if peak > 0 else total)[None], affine=anatomy.labels.affine)

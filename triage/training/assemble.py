@@ -47,9 +47,15 @@ def table_of(
     logits = np.full((len(names), len(TARGETS)), np.nan)
     labels = np.zeros_like(logits)
     where = {n: i for i, n in enumerate(names)}
+    filled = set()
     for r in rows:
         target = Target(str(r["target"]))
         i, t = where[str(r["patient_id"])], TARGETS.index(target)
+        if (i, t) in filled:
+            raise ValueError(
+                f"Expected one row a patient and target, got two: {names[i]}, {target}"
+            )
+        filled.add((i, t))
         labels[i, t] = float(r["label"])
         if float(r["assessed"]):
             logits[i, t] = fusion[target].apply(float(r["ensemble"]), float(r["volume"]))

@@ -29,7 +29,8 @@ probabilities, and on the images of a real scanner no verdict rules anything out
 
 {train} simulated patients ({people} anatomies): parametric people, label maps of two real people
 and two real CTs without injury as backgrounds, with simulated injuries, look-alikes, contrast
-phases and scanners. No image of an injured real patient was used.
+phases and scanners; {slices} of them trained the slice ensembles. No image of an injured real
+patient was used.
 
 Backgrounds: TotalSegmentator data set (anatomies s0327 and s0328, CC BY 4.0) and test files
 (Apache-2.0); TCIA TCGA-COAD (CC BY 3.0). Initial weights: {weights}.
@@ -53,6 +54,7 @@ def model_card(
             version=version,
             disclaimer=DISCLAIMER,
             train=provenance["train_patients"],
+            slices=provenance["slice_patients"],
             people=provenance["sets"]["train"]["people"],
             weights=provenance["initial_weights"],
             command=provenance["command"],
@@ -111,6 +113,10 @@ def _test(metrics: Mapping[str, Any]) -> str:
             f"| {_number(inn['sensitivity'])} / {_number(inn['specificity'])} "
             f"| {PUBLISHED_AUC[target.value]} |"
         )
+    chance = [t.value for t in TARGETS if (metrics["targets"][t.value]["auc"]["low"] or 0) <= 0.5]
+    if chance:
+        names = ", ".join(chance)
+        lines += ["", f"**Not shown to be better than chance: {names}.** Do not use these answers."]
     return "\n".join(lines) + "\n"
 
 
