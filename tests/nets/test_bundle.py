@@ -204,6 +204,7 @@ def test_adding_evaluation_changes_the_identity_and_keeps_the_bundle_whole(tmp_p
 def test_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shipped, wheel, cwd = tmp_path / "models", tmp_path / "site", tmp_path / "cwd"
     monkeypatch.setattr(bundle, "REPOSITORY_MODELS", shipped)
+    monkeypatch.setattr(bundle, "INSTALLED", "models_in_a_wheel")  # the real one is installed
     monkeypatch.syspath_prepend(str(wheel))
     cwd.mkdir()
     monkeypatch.chdir(cwd)

@@ -67,6 +67,8 @@ def call(arguments: Sequence[str]) -> int:
         logging.getLogger().addHandler(logging.NullHandler())
     try:
         code = app(args=list(arguments), prog_name="triage", standalone_mode=False)
+        if code == Exit.STOPPED:  # Ctrl-C inside a command: typer turned it into this exit code
+            raise KeyboardInterrupt
         return int(code or Exit.OK)
     except ClickException as error:
         error.show()  # type: ignore[attr-defined]
