@@ -221,31 +221,26 @@ def _finding(
         logit = score.ensemble
         if entry.fusion is not None:
             logit = entry.fusion.apply(score.ensemble, score.volume)
-    finding = decide(
-        target,
-        logit,
-        entry,
-        calibrated_on=table.calibrated_on,
-        simulated_input=series.simulated,
-        min_sensitivity_bound=options.min_sensitivity_bound,
-        not_assessed=reason,
-        series_instance_uid=series.series_instance_uid,
-        side=score.side if score else None,
-        grade=score.grade if score else None,
-    )
-    unseen = reason is None and target in scope.partial
-    if unseen and finding.verdict is not Verdict.SUSPECTED:
-        # What was seen of the organ looked normal; what was not seen may be torn.
+
+    def judge(value: float | None, not_assessed: str | None) -> Finding:
         return decide(
             target,
-            None,
+            value,
             entry,
             calibrated_on=table.calibrated_on,
             simulated_input=series.simulated,
             min_sensitivity_bound=options.min_sensitivity_bound,
-            not_assessed="INCOMPLETE_COVERAGE",
+            not_assessed=not_assessed,
             series_instance_uid=series.series_instance_uid,
+            side=score.side if score else None,
+            grade=score.grade if score else None,
         )
+
+    finding = judge(logit, reason)
+    unseen = reason is None and target in scope.partial
+    if unseen and finding.verdict is not Verdict.SUSPECTED:
+        # What was seen of the organ looked normal; what was not seen may be torn.
+        finding = judge(None, "INCOMPLETE_COVERAGE")
     flagged = finding.verdict is Verdict.SUSPECTED
     return finding if flagged else replace(finding, side=None, grade=None)
 
