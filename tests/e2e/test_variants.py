@@ -100,6 +100,7 @@ def test_same_answer_and_left_stays_left(
     assert nib.affines.apply_affine(saliency.affine, hot)[0] < -15  # left is negative in RAS+
     with Image.open(tmp_path / "out" / kidney.overlays[0]) as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(int)
-    red = (pixels[..., 0] - pixels[..., 2] > 60) & (pixels[..., 0] - pixels[..., 1] > 60)
-    red = red[150:-150, : int(pixels.shape[1] * 0.88)]  # without texts and colour bar
+    red = pixels[..., 0] - pixels[..., 2] > 30
+    red = red[100:-150, : int(pixels.shape[1] * 0.88)]  # without texts and colour bar
+    assert red.any()
     assert red[:, red.shape[1] // 2 :].sum() > 3 * red[:, : red.shape[1] // 2].sum()
