@@ -43,11 +43,16 @@ class Evidence:
     grade_logits: Tensor | None = None  # (3,)
 
 
-def pool_slices(logits: Tensor) -> float:
-    """Study logit from (members, S): members averaged, neighbours smoothed, strongest averaged."""
+def smoothed(logits: Tensor) -> Tensor:
+    """(members, S) -> (S,): members averaged, each slice weighed with its two neighbours."""
     mean = logits.mean(0)  # (S,)
     kernel = mean.new_tensor([0.25, 0.5, 0.25])[None, None]
-    smooth = F.conv1d(F.pad(mean[None, None], (1, 1), mode="replicate"), kernel)[0, 0]
+    return F.conv1d(F.pad(mean[None, None], (1, 1), mode="replicate"), kernel)[0, 0]
+
+
+def pool_slices(logits: Tensor) -> float:
+    """Study logit from (members, S): members averaged, neighbours smoothed, strongest averaged."""
+    smooth = smoothed(logits)
     return float(smooth.topk(min(TOP_SLICES, len(smooth))).values.mean())
 
 

@@ -7,13 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from monai.data import MetaTensor
 
 from triage.imaging.resample import from_grid
 from triage.imaging.volume import straightened
 from triage.inference.networks import Networks
-from triage.inference.score import Evidence, Looked, organ_mask
+from triage.inference.score import Evidence, Looked, organ_mask, smoothed
 from triage.saliency.attribution import explain
 from triage.saliency.nifti import write_nifti
 from triage.saliency.overlay import contact_sheet, draw_overlay, draw_plain
@@ -99,11 +98,8 @@ def key_slices(looked: list[Looked], grid_map: MetaTensor, volume: Volume) -> tu
     step = float(affine[2, 2])
     found: list[tuple[float, int, torch.Tensor]] = []
     for view in looked:
-        mean = view.logits.mean(0)
-        kernel = mean.new_tensor([0.25, 0.5, 0.25])[None, None]
-        smooth = F.conv1d(F.pad(mean[None, None], (1, 1), mode="replicate"), kernel)[0, 0]
         x, y = view.region.centre
-        for z, logit in zip(view.slices, smooth.tolist(), strict=True):
+        for z, logit in zip(view.slices, smoothed(view.logits).tolist(), strict=True):
             point = affine @ torch.tensor([x, y, float(z), 1.0], dtype=torch.float64)
             found.append((logit, z, point))
     found.sort(key=lambda item: -item[0])

@@ -14,7 +14,7 @@ from torch import nn
 
 from triage.decision.calibration import Calibration, fit_calibration
 from triage.decision.cutoffs import fit_cutoffs
-from triage.decision.fusion import Fusion
+from triage.decision.fusion import ENSEMBLE_ONLY, Fusion
 from triage.decision.table import CutoffTable, TargetCutoffs
 from triage.inference.crops import LOW_HU, STEP, VIEWS
 from triage.nets.bundle_writer import write_bundle
@@ -164,7 +164,8 @@ def metrics(rows: Sequence[Row], cutoffs: CutoffTable) -> dict[str, Any]:
         labels = np.array([float(r["label"]) for r in own])
         ensemble = np.array([float(r["ensemble"]) for r in own])
         volume = np.array([float(r["volume"]) for r in own])
-        fused = 0.5 * ensemble + 0.5 * volume
+        fusion = entry.fusion or ENSEMBLE_ONLY
+        fused = np.array([fusion.apply(e, v) for e, v in zip(ensemble, volume, strict=True)])
         p = entry.calibration.apply(fused)
         low, high = interval(fused, labels)
         rule_out, rule_in = p >= entry.rule_out.cutoff, p >= entry.rule_in.cutoff

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import multiprocessing as mp
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,9 +148,3 @@ def build(
     tasks = [(out, seed, range(k, people, workers), *rest) for k in range(workers)]
     with mp.get_context("spawn").Pool(workers) as pool:
         return sum(pool.imap_unordered(_work, tasks))
-
-
-def batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    """Consecutive pieces of at most `size`."""
-    for i in range(0, len(items), size):
-        yield items[i : i + size]

@@ -251,6 +251,3 @@ def train_member(
             optimiser.step()
             schedule.step()
     return tail.eval()
-
-
-__all__ = ["Region", "Sample", "balanced", "folds_of", "picture", "samples_of", "train_member"]
