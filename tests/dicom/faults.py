@@ -41,3 +41,12 @@ def print_noise(_request: dict[str, Any], _out: Any) -> dict[str, Any]:
 
 def recurse(_request: dict[str, Any], _out: Any) -> dict[str, Any]:
     return recurse(_request, _out)
+
+
+def end_in_folder_bad(request: dict[str, Any], out: Any) -> dict[str, Any]:
+    """Decodes, but ends by a signal where the slices lie in a folder named "bad"."""
+    from triage.dicom.pixels import decode_slices
+
+    if Path(request["planes"][0]["path"]).parent.name == "bad":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return decode_slices(request, out)

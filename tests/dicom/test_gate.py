@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 from hypothesis import given
@@ -229,18 +230,23 @@ def test_codes_are_in_the_table() -> None:
 
 
 def test_gate_takes_less_than_250_ms_on_400_slices(tmp_path: Path) -> None:
-    from triage.dicom import child, gate, headers, intake, series
+    """Checks of 400 headers and of 512 x 512 x 400 voxels; scripts/gate-report has the rest.
 
-    hu = np.repeat(np.asarray(PHANTOM.dataobj), 29, axis=2)[:, :, :400]
-    import nibabel
+    Processor time: what else the machine does is no fault of the gate.
+    """
+    from triage.dicom import child, gate, headers, intake, series, stack
 
+    hu = np.asarray(PHANTOM.dataobj).repeat(29, axis=2)[:, :, :400]
     files = write.write_series(tmp_path, nibabel.Nifti1Image(hu, PHANTOM.affine))
     request = {"paths": list(map(str, files)), "max_bytes": 4 << 30, "max_slices": 4000}
     slices = headers.from_rows(child.run(intake.READ_HEADERS, request, timeout_s=60)[0]["slices"])
+    large = hu.repeat(10, axis=0)[:512].repeat(11, axis=1)[:, :512]
     times = []
-    for _ in range(3):
-        start = time.perf_counter()
+    for _ in range(5):
+        start = time.process_time()
         accepted, _ = series.select(slices, gate.Limits(12, 4000, 4 << 30))
-        times.append(time.perf_counter() - start)
+        stack.check_hu(large)
+        stack.check_size(large, np.diag([-0.7, -0.7, 1.0, 1.0]))
+        times.append(time.process_time() - start)
     assert len(accepted) == 1
     assert min(times) < 0.25

@@ -22,12 +22,15 @@ ENHANCED_CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2.1"
 
 Array = NDArray[Any]
 
+Encoder = Callable[[Array, int], bytes]
+
 SYNTAX = {
     "implicit": "1.2.840.10008.1.2",
     "explicit": "1.2.840.10008.1.2.1",
     "big_endian": "1.2.840.10008.1.2.2",
     "deflated": "1.2.840.10008.1.2.1.99",
     "rle": "1.2.840.10008.1.2.5",
+    "jpeg_extended": "1.2.840.10008.1.2.4.51",
     "jpeg_lossless": "1.2.840.10008.1.2.4.57",
     "jpeg_lossless_sv1": "1.2.840.10008.1.2.4.70",
     "jpeg_ls": "1.2.840.10008.1.2.4.80",
@@ -37,7 +40,7 @@ SYNTAX = {
 }
 
 
-def _rle(frame: Array) -> bytes:
+def _rle(frame: Array, _bits: int) -> bytes:
     return RLELosslessEncoder.encode(
         frame.tobytes(),
         rows=frame.shape[0],
@@ -51,17 +54,44 @@ def _rle(frame: Array) -> bytes:
     )
 
 
-ENCODERS: dict[str, Callable[[Array], bytes]] = {
+def jpeg_lossless(predictor: int) -> Encoder:
+    """Process 14; PS3.5 8.2.1 allows .70 no predictor but 1."""
+
+    def encode(frame: Array, bits: int) -> bytes:
+        unsigned = frame.view(np.uint16)
+        return imagecodecs.jpeg8_encode(
+            unsigned, lossless=True, predictor=predictor, bitspersample=bits
+        )
+
+    return encode
+
+
+def _jpeg_extended(frame: Array, _bits: int) -> bytes:
+    return imagecodecs.jpeg8_encode(frame, level=100, bitspersample=12)
+
+
+def _jpeg_2000(frame: Array, bits: int) -> bytes:
+    return imagecodecs.jpeg2k_encode(
+        frame, level=0, codecformat="j2k", reversible=True, bitspersample=bits
+    )
+
+
+def _htj2k(frame: Array, _bits: int) -> bytes:
+    return imagecodecs.htj2k_encode(frame, reversible=True)
+
+
+# A frame, signed where the codestream can say so, and its precision -> codestream.
+ENCODERS: dict[str, Encoder] = {
     "rle": _rle,
-    "jpeg_lossless": imagecodecs.ljpeg_encode,
-    "jpeg_lossless_sv1": imagecodecs.ljpeg_encode,
-    "jpeg_ls": imagecodecs.jpegls_encode,
-    "jpeg_2000": lambda a: imagecodecs.jpeg2k_encode(
-        a, level=0, codecformat="j2k", reversible=True
-    ),
-    "htj2k": lambda a: imagecodecs.htj2k_encode(a, reversible=True),
-    "htj2k_rpcl": lambda a: imagecodecs.htj2k_encode(a, reversible=True),
+    "jpeg_extended": _jpeg_extended,
+    "jpeg_lossless": jpeg_lossless(4),
+    "jpeg_lossless_sv1": jpeg_lossless(1),
+    "jpeg_ls": lambda frame, _bits: imagecodecs.jpegls_encode(frame.view(np.uint16)),
+    "jpeg_2000": _jpeg_2000,
+    "htj2k": _htj2k,
+    "htj2k_rpcl": _htj2k,
 }
+SIGNED_CODESTREAM = ("jpeg_2000", "htj2k", "htj2k_rpcl")
 
 
 def phantom(shape: tuple[int, int, int] = (56, 48, 14)) -> nibabel.Nifti1Image:
@@ -178,14 +208,17 @@ def _enhanced(slices: list[Dataset]) -> Dataset:
     whole.update(slices[0])
     whole.SOPClassUID = ENHANCED_CT_IMAGE
     whole.NumberOfFrames = len(slices)
+    whole.ContentDate, whole.ContentTime = "20200101", "120000"
     frames = []
-    for item in slices:
+    for number, item in enumerate(slices, start=1):
         position, plane, measures, values, content = (Dataset() for _ in range(5))
         position.ImagePositionPatient = item.ImagePositionPatient
         plane.ImageOrientationPatient = item.ImageOrientationPatient
         measures.PixelSpacing, measures.SliceThickness = item.PixelSpacing, item.SliceThickness
         values.RescaleSlope, values.RescaleIntercept = item.RescaleSlope, item.RescaleIntercept
         content.FrameAcquisitionNumber = 1
+        content.StackID, content.InStackPositionNumber = "1", number
+        content.DimensionIndexValues = [1, number]
         frame = Dataset()
         frame.PlanePositionSequence = Sequence([position])
         frame.PixelValueTransformationSequence = Sequence([values])
@@ -214,7 +247,10 @@ def _save(path: Path, item: Dataset, syntax: str, frames: int) -> Path:
     item.file_meta = meta
     if syntax in ENCODERS and "PixelData" in item:
         pixels = np.frombuffer(item.PixelData, np.uint16).reshape(frames, item.Rows, item.Columns)
-        item.PixelData = encapsulate([ENCODERS[syntax](frame) for frame in pixels])
+        bits = item.BitsStored if pixels.max() < 1 << item.BitsStored else 16
+        if item.PixelRepresentation and bits == 16 and syntax in SIGNED_CODESTREAM:
+            pixels, bits = pixels.view(np.int16), item.BitsStored
+        item.PixelData = encapsulate([ENCODERS[syntax](frame, bits) for frame in pixels])
         item["PixelData"].is_undefined_length = True
     elif syntax == "big_endian" and "PixelData" in item:
         item.PixelData = np.frombuffer(item.PixelData, np.uint16).byteswap().tobytes()

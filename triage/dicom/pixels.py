@@ -121,6 +121,8 @@ def stored_values(bits: Bits, plane: dict[str, Any]) -> NDArray[np.int32]:
     stored, signed = plane["bits_stored"], plane["signed"]
     mask = (1 << stored) - 1
     sign = 1 << stored - 1
+    if not signed and not int(bits.max()) >> stored:  # nothing above the bits stored
+        return bits.astype(np.int32)
     if stored < 16:
         high = bits & np.uint16(0xFFFF ^ mask)
         if high.any():
@@ -133,8 +135,8 @@ def stored_values(bits: Bits, plane: dict[str, Any]) -> NDArray[np.int32]:
             if bad.any():
                 text = f"values need more than the {stored} bits stored"
                 raise NotAnalysed("PIXELS_INCONSISTENT", text)
-    if not signed:
-        return bits.astype(np.int32) if stored == 16 else (bits & np.uint16(mask)).astype(np.int32)
+    if not signed:  # what is above is padding
+        return (bits & np.uint16(mask)).astype(np.int32)
     if stored == 16:
         return bits.view(np.int16).astype(np.int32)
     return np.asarray(((bits & np.uint16(mask)).astype(np.int32) ^ sign) - sign, np.int32)
@@ -165,8 +167,12 @@ def to_hu(
     else:
         hu = values if slope == 1 else values * np.int32(slope)
         hu += np.int32(intercept)
+    if not as_float and hu.max() > 32767:
+        raise NeedsFloatError
     padding: NDArray[np.bool_] = np.zeros(bits.shape, bool)
     bounds = padding_bounds(plane)
+    if not bounds and hu.min() > PADDING_HU:
+        return hu, padding
     if bounds:
         whole = bits.view(np.int16) if plane["signed"] else bits
         for seen in (whole, values):  # some write it wider than the bits stored
@@ -176,8 +182,6 @@ def to_hu(
     padding |= low
     if padding.any():
         hu[padding] = AIR_HU
-    if not as_float and hu.max() > 32767:
-        raise NeedsFloatError
     return hu, padding
 
 
