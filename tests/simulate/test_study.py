@@ -11,6 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from pydicom import dcmread
 
 from tests.simulate.conftest import COARSE, SEED
 from triage.dicom import decode, open_study
@@ -98,6 +99,14 @@ def test_reader_knows_the_patient_is_simulated(dataset: Path) -> None:
         assert series.simulated
         assert study.study_instance_uid == truth["uid"]["study"]
         assert len(series.instances) == truth["matrix"][2]
+
+
+def test_the_header_has_the_sex_of_the_body(dataset: Path) -> None:
+    for truth in truths(dataset):
+        folder = dataset / "train_images" / str(truth["patient_id"]) / str(truth["series_id"])
+        header = dcmread(next(folder.glob("*.dcm")), stop_before_pixels=True)
+        assert header.PatientSex == ("F" if truth["person"]["female"] else "M")
+        assert header.SyntheticData == "YES"
 
 
 def test_aorta_is_where_its_label_is(dataset: Path) -> None:

@@ -9,7 +9,7 @@ patient's right to left (PS3.3 C.7.6.2 with ImageOrientationPatient 1\\0\\0\\0\\
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,13 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from triage.simulate.artefacts import Artefacts
 from triage.simulate.fields import Dice, Grid
-from triage.simulate.scanner import Scanner
-
-SLAB = 16  # slices in memory at once
+from triage.simulate.noise import Noise, dose, shared_noise
+from triage.simulate.scanner import SLAB, Scanner, outline, table
 
 # Slice increments in mm and how often they are drawn.
-STEPS = {1.0: 1, 1.25: 3, 1.5: 2, 2.0: 4, 2.5: 5, 3.0: 5, 4.0: 1, 5.0: 6}
+STEPS: dict[float, float] = {1.0: 1, 1.25: 3, 1.5: 2, 2.0: 4, 2.5: 5, 3.0: 5, 4.0: 1, 5.0: 6}
 SLICES = (60, 250)  # fewest and most slices of a series
 
 
@@ -61,12 +61,9 @@ class Frame:
         return off[:, None] ** 2 + off[None, :] ** 2 <= (self.matrix / 2) ** 2
 
 
-def outline(hu: Tensor) -> Tensor:
-    """Shadow of the body along z: mask (X, Y) of what is tissue in a twentieth of the slices."""
-    return (hu > -300).float().mean(2) > 0.05
-
-
-def draw_frame(hu: Tensor, grid: Grid, matrix: int, dice: Dice) -> Frame:
+def draw_frame(
+    hu: Tensor, grid: Grid, matrix: int, dice: Dice, steps: Mapping[float, float] = STEPS
+) -> Frame:
     """A field of view around the body and a slice increment. `hu`: ideal image (X, Y, Z)."""
     where = outline(hu).nonzero()
     if len(where) == 0:
@@ -78,7 +75,7 @@ def draw_frame(hu: Tensor, grid: Grid, matrix: int, dice: Dice) -> Frame:
     wanted = 2 * (reach + dice.uniform(3, 30)) / 512
     pixel = round(min(max(wanted, 0.7), 0.95) * 512 / matrix, 4)
     length = grid.shape[2] * grid.spacing[2]
-    step = _draw_step(length, dice)
+    step = _draw_step(length, dice, steps)
     thick = step * float(dice.rng.choice([1.0, 1.0, 1.0, 1.25, 2.0]))
     half = (matrix - 1) / 2 * pixel
     low = grid.origin[2] - grid.spacing[2] / 2 + step / 2
@@ -90,12 +87,12 @@ def draw_frame(hu: Tensor, grid: Grid, matrix: int, dice: Dice) -> Frame:
     return Frame(matrix, slices, pixel, step, min(thick, max(step, 5.0)), origin, shift)
 
 
-def _draw_step(length: float, dice: Dice) -> float:
+def _draw_step(length: float, dice: Dice, steps: Mapping[float, float]) -> float:
     """An increment that gives a usual number of slices; else the nearest one that there is."""
-    fit = [s for s in STEPS if SLICES[0] <= int(length / s) <= SLICES[1]]
+    fit = [s for s in steps if SLICES[0] <= int(length / s) <= SLICES[1]]
     if not fit:
-        return min(STEPS, key=lambda s: abs(math.log(length / s / 100)))
-    weights = np.asarray([STEPS[s] for s in fit], dtype=float)
+        return min(steps, key=lambda s: abs(math.log(length / s / 100)))
+    weights = np.asarray([steps[s] for s in fit], dtype=float)
     return float(dice.rng.choice(fit, p=weights / weights.sum()))
 
 
@@ -139,75 +136,6 @@ def on_frame(mask: Tensor, grid: Grid, frame: Frame) -> NDArray[np.uint8]:
     return out
 
 
-def table(hu: Tensor, grid: Grid, frame: Frame, dice: Dice) -> Tensor:
-    """The patient table: HU (row, column), the same in all slices; -1000 where there is none.
-
-    A curved board of carbon fibre around foam, just under the back.
-    """
-    body = outline(hu)
-    back = torch.where(body, grid.axis(1)[None, :], torch.tensor(1e4)).amin(1)  # (X,)
-    x = grid.axis(0) - float(frame.origin[0] - (frame.matrix - 1) / 2 * frame.pixel_mm)
-    bend = dice.uniform(450, 900)
-    under = (back - x**2 / (2 * bend))[x.abs() < 150]
-    top = float(under.min()) - dice.uniform(1, 5)
-    half, deep = dice.uniform(195, 225), dice.uniform(30, 60)
-    px = torch.from_numpy(frame.points(0)).float()[None, :]
-    px = px - px.mean()
-    py = torch.from_numpy(frame.points(1)).float()[:, None]
-    upper = top + px**2 / (2 * bend)
-    rise = (1 - (px / half) ** 2).clamp_min(0)
-    lower = upper - deep * rise**0.7
-    inside = torch.minimum(upper - py, py - lower)  # mm below the surface
-    inside = torch.minimum(inside, half - px.abs())
-    soft = frame.pixel_mm
-    board = torch.sigmoid(4 * inside / soft)
-    core = torch.sigmoid(4 * (inside - dice.uniform(1.5, 3.0)) / soft)
-    shell_hu, foam_hu = dice.uniform(-100, 90), dice.uniform(-960, -900)
-    return -1000 + board * (shell_hu + 1000) - core * (shell_hu - foam_hu)
-
-
-class Noise:
-    """CT noise slice after slice, (row, column), unit sd.
-
-    White noise through sqrt(f) times a Gaussian: the ramp of back-projection and the kernel's
-    cut-off give a power spectrum of f MTF(f)^2 (Solomon and Samei, Med Phys 2012;39:6048-6054).
-    Slices that overlap share part of their noise.
-    """
-
-    def __init__(self, frame: Frame, grain_mm: float, dice: Dice) -> None:
-        n, p = frame.matrix, frame.pixel_mm
-        fy = torch.fft.fftfreq(n, p)[:, None]
-        fx = torch.fft.rfftfreq(n, p)[None, :]
-        f = torch.sqrt(fx**2 + fy**2)
-        # a grain of 1 mm puts the peak of the spectrum at 0.19 per mm
-        self.filter = torch.sqrt(f) * torch.exp(-2 * (math.pi * 0.6 * grain_mm * f) ** 2)
-        white = 2.0 * self.filter**2
-        white[:, 0] /= 2
-        self.gain = 1 / math.sqrt(float(white.sum()) / (n * n))
-        self.shared = 0.1 + 0.8 * max(0.0, 1 - frame.step_mm / frame.thickness_mm)
-        self.n, self.dice, self.last = n, dice, torch.zeros(0)
-
-    def __call__(self, slices: int) -> Tensor:
-        """The next slices: (slices, n, n)."""
-        white = self.dice.randn((slices, self.n, self.n))
-        spectrum = torch.fft.rfft2(white) * self.filter
-        noise: Tensor = torch.fft.irfft2(spectrum, s=(self.n, self.n)) * self.gain
-        for k in range(slices):
-            if len(self.last):
-                noise[k] = self.shared * self.last + math.sqrt(1 - self.shared**2) * noise[k]
-            self.last = noise[k]
-        return noise
-
-
-def noise_sd(hu: Tensor, grid: Grid, frame: Frame, scanner: Scanner) -> float:
-    """HU: more for large patients and for thin slices (fewer photons)."""
-    pixel = grid.spacing[0] * grid.spacing[1]
-    area = float((hu > -500).sum()) * pixel / max(hu.shape[2], 1)  # mm2 of patient a slice
-    dose = math.sqrt(max(area, 2e4) / 7e4)
-    thin = min(max(math.sqrt(2.5 / frame.thickness_mm), 0.75), 1.5)
-    return scanner.noise * dose * thin
-
-
 def acquire(
     hu: Tensor, grid: Grid, frame: Frame, scanner: Scanner, dice: Dice, *, real: bool
 ) -> Iterator[Tensor]:
@@ -224,13 +152,23 @@ def acquire(
         for d, s in enumerate((psf, ahead, along))
     ]
     above_air = (hu + 1000).permute(2, 1, 0).contiguous()  # (Z, Y, X)
-    board = None if real or dice.chance(0.12) else table(hu, grid, frame, dice)
-    noise = Noise(frame, scanner.grain_mm, dice)
-    sd = noise_sd(hu, grid, frame, scanner)
+    xs, ys = (torch.from_numpy(frame.points(d)).float() for d in range(2))
+    board = table(hu, grid, xs, ys, dice) if scanner.table and not real else None
+    shape, pixel = (frame.matrix, frame.matrix), (frame.pixel_mm, frame.pixel_mm)
+    shared = shared_noise(frame.step_mm, frame.thickness_mm)
+    noise = Noise(shape, pixel, scanner.grain_mm, shared, dice, scanner.blotch)
+    loud, by_slice, by_place = dose(hu, grid, frame.thickness_mm)
+    strength = 0.0 if real else scanner.streaks
+    artefacts = Artefacts(*shape, pixel, strength, scanner.noise * loud, dice)
+    level = scanner.noise * loud * (weights[1] @ by_place.T @ weights[0].T).clamp_min(0.5)
+    by_slice = (weights[2] @ by_slice)[:, None, None]
     flat = above_air.reshape(grid.shape[2], -1)
     for start in range(0, frame.slices, SLAB):
-        slab = (weights[2][start : start + SLAB] @ flat).reshape(-1, grid.shape[1], grid.shape[0])
-        slab = weights[1] @ slab @ weights[0].T - 1000  # (slab, row, column)
+        some = slice(start, start + SLAB)
+        slab = (weights[2][some] @ flat).reshape(-1, grid.shape[1], grid.shape[0])
+        slab = (weights[1] @ slab @ weights[0].T).sub_(1000)  # (slab, row, column)
         if board is not None:
-            slab = torch.maximum(slab, board)
-        yield from (slab + sd * noise(len(slab))).clamp(-1024, 3071)
+            torch.maximum(slab, board, out=slab)
+        slab = artefacts(slab)
+        slab.add_(noise(len(slab)).mul_(level).mul_(by_slice[some]))
+        yield from slab.clamp_(-1024, 3071)

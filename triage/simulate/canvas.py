@@ -1,11 +1,14 @@
-"""The canvas: a patient while injuries and look-alikes are put in, and the geometry they share.
+"""The canvas: a patient while injuries and look-alikes are put in.
 
-All distances in mm, attenuation in HU, coordinates RAS+.
+A change is made on an `Edit`, a copy of a box, and reaches the patient only when the finished
+lesion can be seen: volume and contrast are measured first. All distances in mm, attenuation in HU,
+coordinates RAS+.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,13 +16,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from triage.simulate.contrast import sub_box
-from triage.simulate.fields import Dice, coarse_blur, depth_mm, member, smooth_noise
-from triage.simulate.scene import Scene
+from triage.simulate.contrast import centre_of
+from triage.simulate.fields import Dice, blur, coarse_blur, depth_mm, empty, member, smooth_noise
+from triage.simulate.ranges import Ranges
+from triage.simulate.scene import Scene, sub_box
+from triage.simulate.spaces import interior_fat
 from triage.simulate.tissues import Tissue
 from triage.types import Phase, Target
 
 Box = tuple[slice, slice, slice]
+GRADE = {1: "low", 2: "high"}  # AAST I-III, IV-V: the words of the keys of `Ranges`
 
 ORGAN: dict[str, tuple[Tissue, ...]] = {
     "liver": (Tissue.LIVER, Tissue.PORTAL, Tissue.VEIN),
@@ -27,7 +33,30 @@ ORGAN: dict[str, tuple[Tissue, ...]] = {
     "kidney_right": (Tissue.CORTEX_RIGHT, Tissue.MEDULLA_RIGHT),
     "kidney_left": (Tissue.CORTEX_LEFT, Tissue.MEDULLA_LEFT),
 }
+GRAIN = (2.5, 45.0)  # of a real background: what a blur of 2.5 mm takes away, +-45 HU at most
 GUT = (Tissue.BOWEL_WALL, Tissue.BOWEL_CONTENT, Tissue.COLON_WALL, Tissue.COLON_CONTENT, Tissue.GAS)
+
+
+@dataclass
+class Edit:
+    """A change in the making: `before` and `after` HU of a box, `lesion` what it is meant to be.
+
+    `kept`: share of the old image that is left in a voxel.
+    """
+
+    box: Box
+    before: Tensor
+    after: Tensor
+    lesion: Tensor
+    kept: Tensor
+
+    def blend(self, share: Tensor, value: Tensor | float, *, lesion: bool = True) -> None:
+        """Mix `share` (0 to 1, of the box's shape) of a value in; shares below 0.03 are dropped."""
+        share = torch.where(share < 0.03, 0.0, share)
+        self.after = self.after + share * (value - self.after)
+        self.kept = self.kept * (1 - share)
+        if lesion:
+            self.lesion |= share > 0.35
 
 
 @dataclass
@@ -41,7 +70,42 @@ class Canvas:
     dice: Dice
     masks: dict[Target, Tensor] = field(default_factory=dict)
     lesions: list[dict[str, Any]] = field(default_factory=list)
+    ranges: Ranges = field(default_factory=Ranges)
     _organs: dict[str, tuple[Box, Tensor, Tensor] | None] = field(default_factory=dict)
+    _kept: Tensor | None = None  # share of the scan left in each voxel of a real background
+
+    def draw(self, key: str) -> float:
+        """A number from the ranges."""
+        return self.ranges.draw(key, self.dice)
+
+    def count(self, key: str) -> int:
+        """A whole number from the ranges."""
+        return self.ranges.count(key, self.dice)
+
+    def chance(self, key: str) -> bool:
+        """Whether something of the ranges happens."""
+        return self.ranges.chance(key, self.dice)
+
+    @cached_property
+    def inner_fat(self) -> Tensor:
+        """Fat inside the abdominal wall: bool (X, Y, Z)."""
+        fat = interior_fat(self.scene)
+        if self.scene.hu is None:
+            return fat
+        # a scan's fat is noisy, and strands in it that nobody labelled belong to it
+        free = member(self.scene.labels, (Tissue.FAT, Tissue.MUSCLE))
+        return free & (blur(fat.float(), self.scene.grid.spacing, 1.6) > 0.4)
+
+    @cached_property
+    def middle(self) -> float:
+        """x of the spine, mm."""
+        spine = centre_of(self.scene, (Tissue.VERTEBRA,))
+        if spine is None:  # a background without it: between the kidneys, or of the body
+            sides = [centre_of(self.scene, ORGAN[f"kidney_{s}"]) for s in ("right", "left")]
+            known = [float(s[0]) for s in sides if s is not None]
+            body = float(self.scene.grid.axis(0).mean())
+            return float(np.mean(known)) if len(known) == 2 else body
+        return float(spine[0])
 
     def organ(self, name: str) -> tuple[Box, Tensor, Tensor] | None:
         """Box, mask and depth (mm) of an organ within its box; None if too little is there."""
@@ -54,6 +118,9 @@ class Canvas:
         if name == "liver":  # veins outside the liver are not liver
             near = coarse_blur(self.scene.labels == int(Tissue.LIVER), self.scene.grid, 5.0) > 0.5
             mask &= near
+        if self.scene.known is not None:  # sparse labels stop short of the organ's border
+            rest = member(self.scene.labels, (Tissue.MUSCLE, Tissue.BONE))
+            mask |= rest & grown(mask, self.scene.grid.spacing, 2.0)
         if int(mask.sum()) * self.scene.grid.voxel_ml < 12:
             return None
         box = sub_box(mask, 6)
@@ -62,26 +129,169 @@ class Canvas:
         factor = 2 if name == "liver" else 1
         return box, mask[box], depth_mm(mask[box], self.scene.grid.spacing, factor)
 
-    def mark(self, target: Target, box: Box, mask: Tensor, kind: str, **more: Any) -> None:
-        """Add a lesion to the target's mask and to the truth."""
-        whole = self.masks.setdefault(target, torch.zeros(self.hu.shape, dtype=torch.bool))
-        whole[box] |= mask
+    def crop(
+        self, name: str, centre: NDArray[np.float64], half: float
+    ) -> tuple[Box, Tensor, Tensor] | None:
+        """As `organ`, only the part within `half` mm of a point."""
+        found = self.organ(name)
+        if found is None:
+            return None
+        box, mask, depth = found
+        wish = self.scene.grid.box(tuple(centre), half)
+        inner, out = [], []
+        for have, want in zip(box, wish, strict=True):
+            low, high = max(have.start, want.start), min(have.stop, want.stop)
+            out.append(slice(low, max(high, low)))
+            inner.append(slice(low - have.start, max(high, low) - have.start))
+        part = (out[0], out[1], out[2])
+        cut = (inner[0], inner[1], inner[2])
+        return None if empty(part) else (part, mask[cut], depth[cut])
+
+    def edit(self, box: Box) -> Edit:
+        """Begin a change of a box."""
+        before = self.hu[box].clone()
+        nothing = torch.zeros_like(before, dtype=torch.bool)
+        return Edit(box, before, before.clone(), nothing, torch.ones_like(before))
+
+    def put(self, edit: Edit) -> bool:
+        """Take a change over; False if it changes nothing."""
+        if not bool((edit.after != edit.before).any()):
+            return False
+        self.hu[edit.box] = edit.after
+        if self.scene.hu is not None:
+            if self._kept is None:
+                self._kept = torch.ones_like(self.hu)
+            self._kept[edit.box] *= edit.kept
+        return True
+
+    def settle(self) -> None:
+        """Make the edited voxels of a real background ready for `patient.blend`.
+
+        It adds the grain of the scan (`GRAIN`) to them. But what is left of the old image has its
+        grain already, and the grain of organ borders must not show where they were painted over:
+        new tissue gets grain from within an organ instead.
+        """
+        if self.scene.hu is None or self._kept is None:
+            return
+        sigma, most = GRAIN
+        rough = self.scene.hu - blur(self.scene.hu, self.scene.grid.spacing, sigma)
+        grain = self._pure(rough)
+        new = self.hu + (1 - self._kept) * grain - rough.clamp(-most, most)
+        self.hu = torch.where(self.hu != self.scene.hu, new, self.hu)
+        self._kept = None
+
+    def _pure(self, rough: Tensor) -> Tensor:
+        """Grain of a scan without its edges: a block inside an organ, mirrored over the image."""
+        found = self.organ("liver") or self.organ("spleen")
+        if found is None:
+            return torch.zeros_like(rough)
+        box, _, depth = found
+        deep = np.unravel_index(int(depth.argmax()), depth.shape)
+        half = float(depth.max()) * 0.7
+        at = self.scene.grid.world([int(i) + s.start for i, s in zip(deep, box, strict=True)])
+        block = rough[self.scene.grid.box(tuple(at), half)]
+        sd = 1.4826 * float((block - block.median()).abs().median())
+        block = (block - block.median()).clamp(-3 * sd, 3 * sd)
+        for d, n in enumerate(rough.shape):
+            m = block.shape[d]
+            turn = torch.arange(n, device=block.device) % (2 * m)
+            block = block.index_select(d, torch.where(turn < m, turn, 2 * m - 1 - turn))
+        return block
+
+    def apply(self, edit: Edit, kind: str, **more: Any) -> bool:
+        """Put a harmless change into the patient; it gets no mask."""
+        done = self.put(edit)
+        if done:
+            self.lesions.append({"target": None, "kind": kind, **more})
+        return done
+
+    def finish(
+        self,
+        edit: Edit,
+        host: Tensor,
+        target: Target,
+        kind: str,
+        grade: int,
+        *,
+        least_ml: str = "visible.ml",
+        **more: Any,
+    ) -> bool:
+        """Put an injury into the patient, its mask and its truth; False if it would not be seen.
+
+        `host`: the tissue of the box that it is compared with. `more`: organ and the like.
+        """
+        mask = self._visible(edit)
         ml = float(mask.sum()) * self.scene.grid.voxel_ml
-        self.lesions.append({"target": target.value, "kind": kind, "ml": round(ml, 2), **more})
+        if ml < self.ranges[least_ml].low:
+            return False
+        contrast = self._contrast(edit, mask, host)
+        if abs(contrast) < self.ranges["visible.contrast_hu"].low:
+            return False
+        self.put(edit)
+        whole = self.masks.setdefault(target, torch.zeros_like(self.hu, dtype=torch.bool))
+        whole[edit.box] |= mask
+        organ = str(more.get("organ", ""))
+        if organ.startswith("kidney_"):
+            more["side"] = organ.removeprefix("kidney_")
+        self.lesions.append(
+            {
+                "target": target.value,
+                "kind": kind,
+                "grade": grade,
+                "ml": round(ml, 2),
+                "diameter_mm": round(extent_mm(mask, self.scene.grid.spacing), 1),
+                "contrast_hu": round(contrast, 1),
+                **more,
+            }
+        )
+        return True
 
-    def blood(self, box: Box, fresh: bool = False) -> Tensor:
-        """HU of blood in a box: clot 45-70, unclotted 30-45, uneven."""
-        low, high = (30, 45) if fresh else (38, 62)
-        shape = self.hu[box].shape
-        uneven = smooth_noise(self.dice, shape, self.scene.grid.spacing, 9)
-        return self.dice.uniform(low, high) + 5.0 * uneven
+    def _visible(self, edit: Edit) -> Tensor:
+        """What a reader would outline: the part of a change that stands out, without specks."""
+        spacing = self.scene.grid.spacing
+        change = edit.after - edit.before
+        if self.scene.hu is not None:  # the scan's own noise is no contrast
+            change = blur(change, spacing, 1.5)
+        mask = edit.lesion & (change.abs() >= self.ranges["visible.edge_hu"].low)
+        return edit.lesion & (blur(mask.float(), spacing, 1.2) > 0.45)
 
-    def fill(self, box: Box, mask: Tensor, value: Tensor | float) -> None:
-        region = self.hu[box]
-        if isinstance(value, Tensor):
-            region[mask] = value[mask]
-        else:
-            region[mask] = value
+    def _contrast(self, edit: Edit, mask: Tensor, host: Tensor) -> float:
+        """Mean HU of a lesion minus that of its host just around, on the ideal image."""
+        spacing = self.scene.grid.spacing
+        free = host & ~grown(mask, spacing, 1.5)
+        for lesions in self.masks.values():
+            free &= ~lesions[edit.box]
+        ring = free & grown(mask, spacing, 7.0)
+        for where in (ring, free):
+            if int(where.sum()) >= 20:
+                return float(edit.after[mask].mean() - edit.after[where].mean())
+        return float(edit.after[mask].mean() - edit.before[mask].mean())
+
+    def blood(self, edit: Edit, host: Tensor, clotted: bool | None = None) -> Tensor:
+        """HU of blood in a box, uneven; a level that can be told from the host if there is one."""
+        name = "clotted" if clotted or (clotted is None and self.chance("blood.clotted_p")) else ""
+        key = f"blood.{name or 'unclotted'}_hu"
+        around = float(edit.before[host].median()) if bool(host.any()) else -100.0
+        least = 2.0 * self.ranges["visible.contrast_hu"].low
+        level = self.draw(key)
+        for _ in range(6):
+            if abs(level - around) >= least:
+                break
+            level = self.draw(key)
+        else:  # blood like its host: fresh or clotted, whatever is farther off
+            ends = (self.ranges["blood.unclotted_hu"].low, self.ranges["blood.clotted_hu"].high)
+            level = max(ends, key=lambda end: abs(end - around))
+        spacing = self.scene.grid.spacing
+        shape = edit.before.shape
+        uneven = smooth_noise(self.dice, shape, spacing, 14) + 0.6 * smooth_noise(
+            self.dice, shape, spacing, 6
+        )
+        return level + self.draw("blood.uneven_hu") * uneven.clamp(-2, 2)
+
+    def noise(self, box: Box, scale_mm: float) -> Tensor:
+        """Smooth noise of unit sd on a box."""
+        shape = [s.stop - s.start for s in box]
+        return smooth_noise(self.dice, shape, self.scene.grid.spacing, scale_mm)
 
     def local(self, box: Box) -> tuple[Tensor, Tensor, Tensor]:
         """World coordinates of a box's voxels, each (x, y, z), mm."""
@@ -89,16 +299,61 @@ class Canvas:
         x, y, z = torch.meshgrid(*axes, indexing="ij")
         return x, y, z
 
-    def strand(self, box: Box, fat: Tensor, strength: float) -> None:
-        """Stranding: streaky rise of the fat's attenuation."""
-        streak = smooth_noise(self.dice, fat.shape, self.scene.grid.spacing, 4.5)
-        base = 55 * strength
-        self.hu[box][fat] += (base + 40 * strength * streak[fat]).clamp(0, 110)
+    def strand(
+        self, edit: Edit, fat: Tensor, reach: Tensor, rise: float, *, lesion: bool = False
+    ) -> None:
+        """Stranding: streaks and haze in the fat; `reach` 0 to 1 says how much of it where."""
+        a, b = self.noise(edit.box, 4.0), self.noise(edit.box, 11.0)
+        streak = (1.2 - 2.2 * a.abs()).clamp(0, 1)  # thin sheets where the noise crosses zero
+        haze = (0.35 + 0.3 * b).clamp(0, 1)
+        more = rise * reach.clamp(0, 1) * (streak + haze)
+        edit.after = torch.where(fat, edit.after + more.clamp(0, 115), edit.after)
+        if lesion:
+            edit.lesion |= fat & (more > 0.5 * rise)
+
+
+def grown(mask: Tensor, spacing: tuple[float, float, float], mm: float) -> Tensor:
+    """A mask with everything within `mm` of it (a box)."""
+    out = mask.clone()
+    for d, step in enumerate(spacing):
+        reach, n = max(round(mm / step), 1), out.shape[d]
+        done = 0
+        while done < min(reach, n - 1):  # twice as far each time
+            move = min(2 * done + 1, reach - done, n - 1)
+            here = out.clone()
+            out.narrow(d, move, n - move).logical_or_(here.narrow(d, 0, n - move))
+            out.narrow(d, 0, n - move).logical_or_(here.narrow(d, move, n - move))
+            done += move
+    return out
+
+
+def soft(field_: Tensor, edge_mm: float) -> Tensor:
+    """Signed distance (negative inside, mm) -> share in (0, 1) with a soft border."""
+    return torch.sigmoid(-1.7 * field_ / max(edge_mm, 0.3))
+
+
+def extent_mm(mask: Tensor, spacing: tuple[float, float, float]) -> float:
+    """Largest extent of a mask, mm: the widest of its projections onto 100 directions."""
+    points = mask.nonzero()
+    if len(points) == 0:
+        return 0.0
+    points = points[:: max(1, len(points) // 8000)].float() * torch.tensor(spacing)
+    k = torch.arange(100) + 0.5
+    z, angle = k / 100, k * 2.399963  # half a Fibonacci sphere
+    flat = torch.sqrt(1 - z**2)
+    along = points @ torch.stack([flat * torch.cos(angle), flat * torch.sin(angle), z])
+    return float((along.amax(0) - along.amin(0)).max()) + min(spacing)
 
 
 def offset(xyz: tuple[Tensor, Tensor, Tensor], point: NDArray[np.float64]) -> list[Tensor]:
     """Coordinates (x, y, z) relative to a point, mm."""
     return [c - float(p) for c, p in zip(xyz, point, strict=True)]
+
+
+def distance(xyz: tuple[Tensor, Tensor, Tensor], point: NDArray[np.float64]) -> Tensor:
+    """Distance from a point, mm."""
+    d = offset(xyz, point)
+    return torch.sqrt(d[0] ** 2 + d[1] ** 2 + d[2] ** 2)
 
 
 def component(d: list[Tensor], direction: NDArray[np.float64]) -> Tensor:
@@ -114,13 +369,14 @@ def surface_point(
     if not bool(shell.any()):
         return None
     where = shell.nonzero()
-    ijk = where[c.dice.integer(0, len(where) - 1)].numpy()
+    ijk = where[c.dice.integer(0, len(where) - 1)].cpu().numpy()
     gradient = np.zeros(3)
     for d in range(3):
         up, down = ijk.copy(), ijk.copy()
         up[d] = min(ijk[d] + 3, depth.shape[d] - 1)
         down[d] = max(ijk[d] - 3, 0)
-        gradient[d] = float(depth[tuple(up)] - depth[tuple(down)]) / c.scene.grid.spacing[d]
+        rise = float(depth[tuple(up)] - depth[tuple(down)])
+        gradient[d] = rise / ((up[d] - down[d]) * c.scene.grid.spacing[d])
     norm = np.linalg.norm(gradient)
     inward = gradient / norm if norm > 1e-6 else c.dice.direction()
     return c.scene.grid.world(ijk + [s.start for s in box]), inward

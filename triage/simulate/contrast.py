@@ -11,14 +11,15 @@ from triage.simulate.fields import (
     Dice,
     Grid,
     blur,
-    empty,
+    bump,
+    coarse_blur,
     member,
-    paint_tube,
     smooth_noise,
-    smooth_path,
+    sub_grid,
 )
-from triage.simulate.scene import Scene
+from triage.simulate.scene import Scene, sub_box
 from triage.simulate.tissues import HU, Tissue, mean_hu
+from triage.simulate.vessels import coverage, grow
 from triage.types import Phase
 
 
@@ -45,47 +46,82 @@ def random_voxels(mask: Tensor, grid: Grid, dice: Dice, n: int) -> NDArray[np.fl
     return np.asarray([grid.world(where[i].tolist()) for i in pick])
 
 
-def _tree(
-    grid: Grid, root: NDArray[np.float64], ends: NDArray[np.float64], radius: float, dice: Dice
-) -> NDArray[np.float32]:
-    """Distance from the walls of a vessel tree with one root."""
-    distance = np.full(grid.shape, 1e3, dtype=np.float32)
-    for end in ends:
-        span = np.linalg.norm(end - root)
-        bend = root + 0.45 * (end - root) + dice.rng.normal(0, 0.12 * span, 3)
-        path = smooth_path(np.asarray([root, bend, end]), 2.0)
-        paint_tube(distance, grid, path, np.linspace(radius, 0.9, len(path)), 1.0)
-    return distance
+Fill = tuple[tuple[slice, slice, slice], Tensor, Tissue]  # box, share of each voxel, tissue
 
 
-def add_vessels(scene: Scene, dice: Dice) -> None:
-    """Portal and hepatic veins in the liver, mesenteric vessels in the fat. Changes the labels."""
-    grid, labels = scene.grid, scene.labels
-    liver = labels == int(Tissue.LIVER)
-    where = liver.nonzero()
-    if len(where) > 1000:
-        low, high = where.amin(0), where.amax(0)
-        middle = centre_of(scene, (Tissue.LIVER,))
-        if middle is None:
-            return
-        spine = centre_of(scene, (Tissue.VERTEBRA,))
-        inward = 0.55 if spine is None else 0.4
-        root = middle + inward * ((spine if spine is not None else middle) - middle)
-        root[2] = grid.world(low.tolist())[2] * 0.4 + grid.world(high.tolist())[2] * 0.6
-        portal = _tree(grid, root, random_voxels(liver, grid, dice, 16), 4.5, dice)
-        labels[liver & (torch.from_numpy(portal) < 0)] = int(Tissue.PORTAL)
-        top = root + np.array([0, 0, 30.0])
-        hepatic = _tree(grid, top, random_voxels(liver, grid, dice, 8), 4.0, dice)
-        labels[liver & (torch.from_numpy(hepatic) < 0)] = int(Tissue.VEIN)
-    wall = member(labels, (Tissue.BOWEL_WALL, Tissue.COLON_WALL))
-    ends = random_voxels(wall, grid, dice, 26)
+def add_vessels(scene: Scene, dice: Dice) -> list[Fill]:
+    """Portal and hepatic veins in the liver, mesenteric vessels in the fat.
+
+    Vessels that fill a voxel go into the labels; the rest is returned as shares of voxels.
+    """
+    fills = _hepatic(scene, dice) + _mesenteric(scene, dice)
+    for box, share, tissue in fills:
+        scene.labels[box].masked_fill_(share > 0.6, int(tissue))
+    return fills
+
+
+def _hepatic(scene: Scene, dice: Dice) -> list[Fill]:
+    grid = scene.grid
+    liver = scene.labels == int(Tissue.LIVER)
+    box = sub_box(liver)
+    middle = centre_of(scene, (Tissue.LIVER,), box)
+    if box is None or middle is None or int(liver[box].sum()) < 1000:
+        return []
+    low, high = grid.world([s.start for s in box]), grid.world([s.stop for s in box])
+    spine = centre_of(scene, (Tissue.VERTEBRA,))
+    root = middle + (0.4 * (spine - middle) if spine is not None else np.zeros(3))
+    root[2] = low[2] * 0.45 + high[2] * 0.55
+    trunk = scene.labels[box] == int(Tissue.PORTAL)
+    if bool(trunk.any()):  # where the portal vein enters the liver
+        root = random_voxels(_last_slice(trunk), sub_grid(grid, box), dice, 1)[0]
+    inner = sub_grid(grid, box)
+    ends = random_voxels(liver[box], inner, dice, 170)
+    portal = coverage(grid, grow(root[None], ends[:110], dice), dice.uniform(6.5, 8.5), 0.8)
+    top = root + np.array([0, -14, 0.0])
+    top[2] = high[2] - 0.28 * (high[2] - low[2])
+    hepatic = coverage(grid, grow(top[None], ends[110:], dice), dice.uniform(6.0, 8.0), 0.9)
+    fills: list[Fill] = []
+    for found, tissue in ((portal, Tissue.PORTAL), (hepatic, Tissue.VEIN)):
+        if found is not None:
+            fills.append((found[0], found[1] * liver[found[0]], tissue))
+    return fills
+
+
+def _last_slice(mask: Tensor) -> Tensor:
+    """The mask's highest slice alone."""
+    z = mask.any(0).any(0).nonzero()[-1]
+    out = torch.zeros_like(mask)
+    out[:, :, z] = mask[:, :, z]
+    return out
+
+
+def _mesenteric(scene: Scene, dice: Dice) -> list[Fill]:
+    grid = scene.grid
+    wall = member(scene.labels, (Tissue.BOWEL_WALL, Tissue.COLON_WALL))
+    free = scene.labels == int(Tissue.FAT)
+    near = free & (coarse_blur(wall, grid, 14.0) > 0.05)
+    ends = np.vstack(
+        [
+            random_voxels(wall, grid, dice, dice.integer(40, 90)),
+            random_voxels(near, grid, dice, dice.integer(90, 180)),
+        ]
+    )
     aorta = centre_of(scene, (Tissue.AORTA,))
-    if len(ends) and aorta is not None:
-        root = aorta + np.array([4.0, 34.0, 0.0])
-        root[2] = float(np.median(ends[:, 2])) + 35
-        mesenteric = torch.from_numpy(_tree(grid, root, ends, 2.4, dice))
-        fat = labels == int(Tissue.FAT)
-        labels[fat & (mesenteric < 0)] = int(Tissue.PORTAL)
+    if not len(ends) or aorta is None:
+        return []
+    top = float(np.quantile(ends[:, 2], 0.85))
+    stem = np.linspace(0, 1, 12)[:, None]
+    start, stop = aorta + np.array([4.0, 34, 0]), aorta + np.array([16.0, 40, 0])
+    start[2], stop[2] = top, float(np.quantile(ends[:, 2], 0.3))
+    root = start + stem * (stop - start)
+    fills: list[Fill] = []
+    size = dice.uniform(0.8, 1.2)
+    for shift, trunk, tissue in ((0.0, 3.6, Tissue.PORTAL), (4.0, 2.6, Tissue.ARTERY)):
+        some = ends[:: 1 if shift == 0 else 2] + dice.rng.normal(0, 1 + 0.4 * shift, 3)
+        found = coverage(grid, grow(root + shift, some, dice, bend=0.16), size * trunk, 0.8 * size)
+        if found is not None:
+            fills.append((found[0], found[1] * free[found[0]], tissue))
+    return fills
 
 
 def phase_table(phase: Phase, dice: Dice) -> dict[Tissue, float]:
@@ -99,7 +135,7 @@ def phase_table(phase: Phase, dice: Dice) -> dict[Tissue, float]:
         table[tissue] = value
     if dice.chance(0.25):  # fatty liver
         table[Tissue.LIVER] -= dice.uniform(10, 60)
-    if dice.chance(0.2):  # oral contrast
+    if dice.chance(0.12):  # oral contrast
         dose = dice.uniform(120, 380)
         for tissue in (Tissue.BOWEL_CONTENT, Tissue.STOMACH_CONTENT):
             table[tissue] = dose
@@ -113,22 +149,34 @@ def phase_table(phase: Phase, dice: Dice) -> dict[Tissue, float]:
     return table
 
 
-# Texture of a tissue: (sd in HU, feature size in mm).
-TEXTURE: dict[Tissue, tuple[float, float]] = {
-    Tissue.LIVER: (3.5, 9),
-    Tissue.SPLEEN: (3.5, 10),
-    Tissue.FAT: (7, 6),
-    Tissue.MUSCLE: (12, 5),
-    Tissue.BONE: (60, 5),
-    Tissue.VERTEBRA: (45, 5),
-    Tissue.LUNG: (60, 5),
-    Tissue.COLON_CONTENT: (32, 5),
-    Tissue.STOMACH_CONTENT: (24, 7),
-    Tissue.BOWEL_CONTENT: (8, 7),
-    Tissue.PANCREAS: (16, 5),
-    Tissue.SOFT: (10, 6),
-    Tissue.HEART: (6, 12),
+# Texture of a tissue: sd in HU of features of about 5 mm.
+TEXTURE: dict[Tissue, float] = {
+    Tissue.LIVER: 1.8,
+    Tissue.SPLEEN: 1.8,
+    Tissue.FAT: 3.0,
+    Tissue.MUSCLE: 4.0,
+    Tissue.BONE: 35,
+    Tissue.VERTEBRA: 30,
+    Tissue.LUNG: 45,
+    Tissue.COLON_CONTENT: 26,
+    Tissue.STOMACH_CONTENT: 10,
+    Tissue.BOWEL_CONTENT: 6,
+    Tissue.BOWEL_WALL: 12,
+    Tissue.COLON_WALL: 9,
+    Tissue.STOMACH_WALL: 9,
+    Tissue.PANCREAS: 11,
+    Tissue.SOFT: 6,
+    Tissue.HEART: 3,
+    Tissue.MYOCARDIUM: 5,
 }
+
+
+def _lookup(labels: Tensor, values: dict[Tissue, float], usual: float = 0.0) -> Tensor:
+    """A value for each voxel's tissue, float32 (X, Y, Z)."""
+    table = torch.full((max(int(t) for t in Tissue) + 1,), usual, device=labels.device)
+    for tissue, value in values.items():
+        table[int(tissue)] = value
+    return table.index_select(0, labels.int().flatten()).reshape(labels.shape)
 
 
 def render(scene: Scene, phase: Phase, dice: Dice) -> tuple[Tensor, dict[Tissue, float]]:
@@ -138,28 +186,43 @@ def render(scene: Scene, phase: Phase, dice: Dice) -> tuple[Tensor, dict[Tissue,
     """
     if scene.hu is not None:
         return scene.hu.clone(), measured_table(scene, phase)
-    add_vessels(scene, dice)
+    fills = add_vessels(scene, dice)
     table = phase_table(phase, dice)
-    size = max(int(t) for t in Tissue) + 1
-    values, sds = torch.zeros(size), torch.zeros(size)
-    for tissue, value in table.items():
-        values[int(tissue)] = value
-        sds[int(tissue)] = TEXTURE.get(tissue, (2.0, 6))[0]
-    index = scene.labels.int()
-    hu = values[index]
-    fine = smooth_noise(dice, scene.grid.shape, scene.grid.spacing, 5)
-    hu += sds[index] * fine
-    coarse = smooth_noise(dice, scene.grid.shape, scene.grid.spacing, 32)
-    soft = hu > -300
-    hu[soft] += 2.5 * coarse[soft]
-    spleen = scene.labels == int(Tissue.SPLEEN)
+    shape, spacing, labels = scene.grid.shape, scene.grid.spacing, scene.labels
+    hu = _lookup(labels, table)
+    hu += _lookup(labels, TEXTURE, 2.0) * smooth_noise(dice, shape, spacing, 5)
+    hu += 2.0 * smooth_noise(dice, shape, spacing, 32)
+    muscle = labels == int(Tissue.MUSCLE)
+    streak = bump(smooth_noise(dice, shape, spacing, 9) / 0.2)
+    hu -= muscle * streak * float(np.clip(dice.rng.gamma(2.0, 9.0), 2, 60))  # fat in the muscle
+    if scene.detail is not None:
+        hu += scene.detail
+    oral = table[Tissue.BOWEL_CONTENT]
+    if oral > 100:  # oral contrast has not reached all loops alike
+        late = smooth_noise(dice, shape, spacing, 70).clamp_(0, 1.3)
+        hu -= (labels == int(Tissue.BOWEL_CONTENT)) * late * (0.7 * oral)
+    for box, share, tissue in fills:
+        region = hu[box]
+        region += share * (table[tissue] - region)
     if phase is Phase.ARTERIAL and dice.chance(0.8):  # mottled spleen of the first pass
-        mottle = smooth_noise(dice, scene.grid.shape, scene.grid.spacing, dice.uniform(10, 18))
-        hu[spleen] += dice.uniform(12, 35) * mottle[spleen]
-    bone = member(scene.labels, (Tissue.BONE, Tissue.VERTEBRA))
-    shell = blur(bone, scene.grid.spacing, 2.2)
-    hu[bone] += 420 * (1 - ((shell[bone] - 0.5) * 2).clamp(0, 1)) ** 2
+        _mottle(hu, scene, dice)
+    bone = member(labels, (Tissue.BONE, Tissue.VERTEBRA))
+    shell = (2 * blur(bone, spacing, 1.6) - 1).clamp(0, 1)
+    dense = dice.uniform(250, 560)
+    hu += bone * dense * (1 - shell) ** 2
     return hu, table
+
+
+def _mottle(hu: Tensor, scene: Scene, dice: Dice) -> None:
+    """Serpentine bands of the arterial spleen."""
+    spleen = scene.labels == int(Tissue.SPLEEN)
+    box = sub_box(spleen)
+    if box is None:
+        return
+    region = hu[box]
+    noise = smooth_noise(dice, region.shape, scene.grid.spacing, dice.uniform(11, 20))
+    bands = 2 * torch.exp(-((noise / 0.5) ** 2)) - 1.2
+    region += spleen[box] * dice.uniform(12, 38) * bands
 
 
 def measured_table(scene: Scene, phase: Phase) -> dict[Tissue, float]:
@@ -172,18 +235,3 @@ def measured_table(scene: Scene, phase: Phase) -> dict[Tissue, float]:
         enough = len(values) > 200
         table[tissue] = float(values[::7].median()) if enough else mean_hu(tissue, phase)
     return table
-
-
-def sub_box(mask: Tensor, margin: int = 2) -> tuple[slice, slice, slice] | None:
-    """Bounding box of a mask with a margin in voxels, or None if it is empty."""
-    box = []
-    for d in range(3):
-        other = [i for i in range(3) if i != d]
-        line = mask.any(other[1]).any(other[0])
-        index = line.nonzero().flatten()
-        if len(index) == 0:
-            return None
-        low = max(int(index[0]) - margin, 0)
-        box.append(slice(low, min(int(index[-1]) + margin + 1, mask.shape[d])))
-    found = (box[0], box[1], box[2])
-    return None if empty(found) else found

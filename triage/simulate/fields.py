@@ -52,11 +52,15 @@ class Dice:
 
 @dataclass(frozen=True)
 class Grid:
-    """Axis-aligned voxel grid: `shape` (X, Y, Z), `spacing` and `origin` (first voxel), RAS+ mm."""
+    """Axis-aligned voxel grid: `shape` (X, Y, Z), `spacing` and `origin` (first voxel), RAS+ mm.
+
+    `device` is where its axes, and what is computed from them, live.
+    """
 
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
     origin: tuple[float, float, float]
+    device: str = "cpu"
 
     @property
     def affine(self) -> NDArray[np.float64]:
@@ -70,7 +74,8 @@ class Grid:
 
     def axis(self, dim: int, device: torch.device | None = None) -> Tensor:
         """World coordinate of each voxel along one axis, mm."""
-        index = torch.arange(self.shape[dim], dtype=torch.float32, device=device)
+        where = torch.device(self.device) if device is None else device
+        index = torch.arange(self.shape[dim], dtype=torch.float32, device=where)
         return index * self.spacing[dim] + self.origin[dim]
 
     def box(self, centre: Point, half: float | Point) -> tuple[slice, slice, slice]:
@@ -113,45 +118,92 @@ def empty(box: tuple[slice, slice, slice]) -> bool:
 
 
 def resize(field: Tensor, shape: Sequence[int], mode: str = "trilinear") -> Tensor:
-    """(x, y, z) -> (X, Y, Z) by interpolation."""
-    corners = False if mode == "trilinear" else None
-    return F.interpolate(field[None, None], size=tuple(shape), mode=mode, align_corners=corners)[
-        0, 0
-    ]
+    """(x, y, z) -> (X, Y, Z) by interpolation: "trilinear", or a mode of `F.interpolate`.
+
+    The linear one as products with matrices: several times faster on a CPU.
+    """
+    if mode != "trilinear":
+        return F.interpolate(field[None, None], size=tuple(shape), mode=mode)[0, 0]
+    weights: list[Tensor | None] = []
+    for few, n in zip(field.shape, shape, strict=True):
+        at = (torch.arange(n, device=field.device) + 0.5) * (few / n) - 0.5
+        weights.append(_hats(at.clamp(0, few - 1), few) if few != n else None)
+    return _mix(field.float(), weights)
+
+
+def _hats(at: Tensor, knots: int) -> Tensor:
+    """Weights (points, knots) of linear interpolation at places given in knots."""
+    return (1 - (at[:, None] - torch.arange(knots, device=at.device)).abs()).clamp_min(0)
+
+
+def _spline(n: int, spacing: float, knot_mm: float, device: torch.device) -> Tensor:
+    """Weights (n, knots) of cubic B-splines with knots every `knot_mm` along one axis."""
+    length = n * spacing
+    gaps = max(1, math.ceil(length / knot_mm))
+    at = (np.arange(n) + 0.5) * spacing / length * gaps
+    u = np.abs(at[:, None] - np.arange(-1, gaps + 2))
+    near, far = 2 / 3 - u**2 + u**3 / 2, np.clip(2 - u, 0, None) ** 3 / 6
+    weights = np.where(u < 1, near, far).astype(np.float32)
+    return torch.from_numpy(weights).to(device)
+
+
+def _mix(field: Tensor, weights: Sequence[Tensor | None]) -> Tensor:
+    """Each axis of (x, y, z) through its matrix (n, axis); None leaves the axis as it is."""
+    out = field
+    if weights[0] is not None:
+        out = (weights[0] @ out.reshape(out.shape[0], -1)).reshape(-1, *out.shape[1:])
+    if weights[1] is not None:
+        out = torch.matmul(weights[1], out)
+    return out if weights[2] is None else torch.matmul(out, weights[2].T)
 
 
 def smooth_noise(
     dice: Dice, shape: Sequence[int], spacing: Sequence[float], scale_mm: float
 ) -> Tensor:
-    """Smooth Gaussian noise (X, Y, Z), zero mean and unit sd, features of about `scale_mm`."""
-    coarse = [max(3, math.ceil(n * s / scale_mm) + 2) for n, s in zip(shape, spacing, strict=True)]
-    coarse = [min(c, max(n, 3)) for c, n in zip(coarse, shape, strict=True)]
-    field = resize(dice.randn(coarse), shape)
-    return (field - field.mean()) / field.std().clamp_min(1e-6)
+    """Smooth Gaussian noise (X, Y, Z), zero mean and unit sd, features of about `scale_mm`.
+
+    Cubic B-splines with random weights: without the facets of linear interpolation.
+    """
+    weights = [_spline(n, s, scale_mm, dice.device) for n, s in zip(shape, spacing, strict=True)]
+    knots = dice.randn([w.shape[1] for w in weights])
+    few = _mix(knots, [w[:: 1 + len(w) // 60] for w in weights])  # enough for mean and sd
+    return _mix((knots - few.mean()) / few.std(correction=0).clamp_min(1e-6), weights)
 
 
-def _kernel(sigma: float, device: torch.device) -> Tensor:
-    radius = max(1, math.ceil(2.5 * sigma))
-    t = torch.arange(-radius, radius + 1, dtype=torch.float32, device=device)
-    k = torch.exp(-0.5 * (t / sigma) ** 2)
-    return k / k.sum()
+def bump(t: Tensor) -> Tensor:
+    """1 at zero, falling to 0 at +-1: the profile of a thin line."""
+    return (1 - t * t).clamp_min(0)
+
+
+def finer(field: Tensor, steps: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """Every `steps`-th voxel of a smooth field -> all (X, Y, Z) of `shape`, linearly."""
+    weights: list[Tensor | None] = []
+    for n, few, step in zip(shape, field.shape, steps, strict=True):
+        at = (torch.arange(n, device=field.device) / step).clamp(max=few - 1)
+        weights.append(_hats(at, few))
+    return _mix(field, weights)
+
+
+def _gaussian(n: int, sigma: float, device: torch.device) -> Tensor:
+    """Matrix (n, n) of a Gaussian blur, sigma in voxels; the edge is repeated."""
+    radius = max(1, math.ceil(3 * sigma))
+    step = torch.arange(-radius, radius + 1, device=device)
+    k = torch.exp(-0.5 * (step / sigma) ** 2)
+    source = (torch.arange(n, device=device)[:, None] + step).clamp(0, n - 1)  # (n, taps)
+    return torch.zeros(n, n, device=device).scatter_add_(1, source, (k / k.sum()).expand(n, -1))
 
 
 def blur(field: Tensor, spacing: Sequence[float], sigma_mm: float | Sequence[float]) -> Tensor:
-    """Gaussian blur of (X, Y, Z), sigma in mm a axis; the edge is repeated."""
+    """Gaussian blur of (X, Y, Z), sigma in mm a axis; the edge is repeated.
+
+    As products with banded matrices: several times faster than convolution on a CPU.
+    """
     sigmas = (sigma_mm,) * 3 if isinstance(sigma_mm, int | float) else tuple(sigma_mm)
-    out = field[None, None].float()
-    for d in range(3):
-        sigma = sigmas[d] / spacing[d]
-        if sigma < 0.15 or field.shape[d] == 1:
-            continue
-        k = _kernel(sigma, field.device)
-        pad = [0] * 6
-        pad[2 * (2 - d)] = pad[2 * (2 - d) + 1] = len(k) // 2
-        shape = [1, 1, 1, 1, 1]
-        shape[2 + d] = len(k)
-        out = F.conv3d(F.pad(out, pad, mode="replicate"), k.reshape(shape))
-    return out[0, 0]
+    weights: list[Tensor | None] = []
+    for n, s, mm in zip(field.shape, spacing, sigmas, strict=True):
+        none = mm / s < 0.15 or n == 1
+        weights.append(None if none else _gaussian(n, mm / s, field.device))
+    return _mix(field.float(), weights)
 
 
 def coarse_blur(mask: Tensor, grid: Grid, sigma_mm: float, factor: int = 3) -> Tensor:
@@ -204,44 +256,10 @@ def ellipsoid(
     return (d[0] / radii[0]) ** 2 + (d[1] / radii[1]) ** 2 + (d[2] / radii[2]) ** 2
 
 
-def smooth_path(points: NDArray[np.float64], step_mm: float) -> NDArray[np.float64]:
-    """Catmull-Rom curve through (n, 3) points, sampled about every `step_mm`: (m, 3)."""
-    p = np.vstack([2 * points[0] - points[1], points, 2 * points[-1] - points[-2]])
-    pieces = []
-    for i in range(1, len(p) - 2):
-        n = max(2, int(np.linalg.norm(p[i + 1] - p[i]) / step_mm) + 1)
-        t = np.linspace(0, 1, n, endpoint=False)[:, None]
-        pieces.append(
-            0.5
-            * (
-                2 * p[i]
-                + (p[i + 1] - p[i - 1]) * t
-                + (2 * p[i - 1] - 5 * p[i] + 4 * p[i + 1] - p[i + 2]) * t**2
-                + (3 * p[i] - p[i - 1] - 3 * p[i + 1] + p[i + 2]) * t**3
-            )
-        )
-    return np.vstack([*pieces, points[-1:]])
-
-
-def paint_tube(
-    distance: NDArray[np.float32],
-    grid: Grid,
-    path: NDArray[np.float64],
-    radius: float | NDArray[np.float64],
-    reach_mm: float = 3.0,
-) -> None:
-    """Lower `distance` (X, Y, Z; mm) to the distance from a tube's wall, within its reach.
-
-    Negative inside. In place, on a numpy array: thousands of tiny boxes are faster there.
-    """
-    radii = np.broadcast_to(np.asarray(radius, dtype=np.float64), (len(path),))
-    axes = [grid.axis(d).numpy() for d in range(3)]
-    for p, r in zip(path, radii, strict=True):
-        box = grid.box(p, float(r) + reach_mm)
-        if empty(box):
-            continue
-        dx = (axes[0][box[0]] - p[0]) ** 2
-        dy = (axes[1][box[1]] - p[1]) ** 2
-        dz = (axes[2][box[2]] - p[2]) ** 2
-        d = np.sqrt(dx[:, None, None] + dy[None, :, None] + dz[None, None, :]) - r
-        np.minimum(distance[box], d, out=distance[box])
+def sub_grid(grid: Grid, box: tuple[slice, slice, slice]) -> Grid:
+    """The part of a grid within a box."""
+    shape = tuple(s.stop - s.start for s in box)
+    origin = tuple(
+        o + s.start * step for o, s, step in zip(grid.origin, box, grid.spacing, strict=True)
+    )
+    return Grid(shape, grid.spacing, origin, grid.device)

@@ -1,25 +1,31 @@
-"""The scanner: point spread, slice profile, breathing, noise with a CT-like power spectrum."""
+"""The scanner: point spread, slice profile, breathing, table, artefacts, noise."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
+from triage.simulate.artefacts import Artefacts
 from triage.simulate.fields import Dice, Grid, blur
+from triage.simulate.noise import Noise, dose, shared_noise
+
+SLAB = 16  # slices in memory at once
 
 
 @dataclass(frozen=True)
 class Scanner:
-    """How the image was made. `noise` is the sd in HU in the soft tissue of the finished volume."""
+    """How the image was made. `noise` is the sd in HU of slices of 2.5 mm in a usual patient."""
 
     psf_mm: float  # in plane, sd of the Gaussian point spread
     slice_mm: float  # slice thickness
     noise: float
     grain_mm: float  # correlation length of the noise
     motion: float  # breathing blur, mm
+    streaks: float = 0.5  # strength of artefacts, 1 usual
+    blotch: float = 0.0  # coarse noise of iterative reconstruction, 0 none, 5 much
+    table: bool = True  # the patient table is in the picture
 
     @staticmethod
     def draw(dice: Dice) -> Scanner:
@@ -30,36 +36,67 @@ class Scanner:
             noise=dice.uniform(9, 20) if sharp else dice.uniform(5, 15),
             grain_mm=dice.uniform(0.5, 0.8) if sharp else dice.uniform(0.8, 1.4),
             motion=dice.uniform(0.5, 2.5) if dice.chance(0.15) else 0.0,
+            streaks=float(dice.rng.gamma(2.0, 0.3)),
+            blotch=dice.uniform(0.3, 6.0) if dice.chance(0.7) else 0.0,
+            table=dice.chance(0.88),
         )
 
 
-def noise_field(dice: Dice, grid: Grid, grain_mm: float) -> Tensor:
-    """Noise (X, Y, Z) of unit sd: a ramp filter cut off by the kernel, as after back-projection.
+def outline(hu: Tensor) -> Tensor:
+    """Shadow of the body along z: mask (X, Y) of what is tissue in a twentieth of the slices."""
+    return (hu > -300).float().mean(2) > 0.05
 
-    White noise minus its wide blur has a power spectrum that rises from zero and falls at the
-    kernel's cut-off (Solomon and Samei, Med Phys 2012;39:6048-6054).
+
+def table(hu: Tensor, grid: Grid, xs: Tensor, ys: Tensor, dice: Dice) -> Tensor:
+    """The patient table: HU at `ys` (rows) and `xs` (columns), mm; -1000 where there is none.
+
+    A curved board of carbon fibre around foam, just under the back; the same in all slices.
     """
-    white = dice.randn(grid.shape)
-    fine = blur(white, grid.spacing, (grain_mm, grain_mm, 0.4 * grain_mm))
-    half = F.avg_pool2d(white.permute(2, 0, 1)[:, None], 2, ceil_mode=True)  # (Z, 1, X/2, Y/2)
-    near = F.avg_pool2d(F.pad(half, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    wide = F.interpolate(near, size=grid.shape[:2], mode="bilinear", align_corners=False)
-    out = fine - 0.8 * wide[:, 0].permute(1, 2, 0)
-    return out / out.std().clamp_min(1e-6)
+    body = outline(hu)
+    middle = float(xs.mean())
+    low = torch.where(body, grid.axis(1)[None, :], torch.tensor(1e4, device=body.device)).amin(1)
+    bend = dice.uniform(450, 900)
+    x = grid.axis(0) - middle
+    under = (low - x**2 / (2 * bend))[x.abs() < 150]
+    top = float(under.min()) - dice.uniform(1, 5)
+    half, deep = dice.uniform(195, 225), dice.uniform(30, 60)
+    px, py = (xs - middle)[None, :], ys[:, None]
+    upper = top + px**2 / (2 * bend)
+    lower = upper - deep * (1 - (px / half) ** 2).clamp_min(0) ** 0.7
+    inside = torch.minimum(upper - py, py - lower)  # mm below the surface
+    inside = torch.minimum(inside, half - px.abs())
+    soft = float((xs[1] - xs[0]).abs())
+    board = torch.sigmoid(4 * inside / soft)
+    core = torch.sigmoid(4 * (inside - dice.uniform(1.5, 3.0)) / soft)
+    shell_hu, foam_hu = dice.uniform(-100, 90), dice.uniform(-960, -900)
+    return -1000 + board * (shell_hu + 1000) - core * (shell_hu - foam_hu)
 
 
 def scan(hu: Tensor, grid: Grid, scanner: Scanner, dice: Dice, *, soften: bool = True) -> Tensor:
     """The finished volume in HU (X, Y, Z) from the ideal one.
 
-    `soften=False` for real backgrounds: they were scanned once already.
+    `soften=False` for real backgrounds: they were scanned once already, table and all.
     """
+    loud, by_slice, by_place = dose(hu, grid, scanner.slice_mm)
     out = hu
     if soften:
         z = scanner.slice_mm / 2.355
+        if scanner.table:
+            board = table(hu, grid, grid.axis(0), grid.axis(1), dice)  # (Y, X)
+            out = torch.maximum(out, board.T[:, :, None])
         out = blur(out, grid.spacing, (scanner.psf_mm, scanner.psf_mm, z))
     if scanner.motion:
         out = blur(out, grid.spacing, (0, scanner.motion, 0.5 * scanner.motion))
-    pixel = grid.spacing[0] * grid.spacing[1]
-    area = float((out > -500).sum()) * pixel / max(out.shape[2], 1)  # mm2 of patient a slice
-    dose = math.sqrt(max(area, 2e4) / 7e4)  # a larger patient stops more photons
-    return out + scanner.noise * dose * noise_field(dice, grid, scanner.grain_mm)
+    shape, pixel = (grid.shape[1], grid.shape[0]), (grid.spacing[1], grid.spacing[0])
+    shared = shared_noise(grid.spacing[2], scanner.slice_mm)
+    noise = Noise(shape, pixel, scanner.grain_mm, shared, dice, scanner.blotch)
+    strength = scanner.streaks if soften else 0.0
+    artefacts = Artefacts(*shape, pixel, strength, scanner.noise * loud, dice)
+    finished = torch.empty_like(out)
+    level = scanner.noise * loud * by_place.T  # (Y, X)
+    for start in range(0, grid.shape[2], SLAB):
+        some = slice(start, start + SLAB)
+        slab = artefacts(out[:, :, some].permute(2, 1, 0))  # (slices, Y, X)
+        slab = slab + noise(len(slab)).mul_(level).mul_(by_slice[some, None, None])
+        finished[:, :, some] = slab.permute(2, 1, 0)
+    return finished

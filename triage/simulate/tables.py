@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from triage.types import TARGETS, Target
+from triage.types import TARGETS, Organ, Target
 
 Truth = dict[str, Any]
 
@@ -32,6 +32,16 @@ FILES = {
     "train.csv": TRAIN,
     "image_level_labels.csv": IMAGES,
     "train_series_meta.csv": SERIES,
+}
+# Label values of the challenge's segmentations; aorta and spine are ours.
+SEGMENTATION: dict[Organ, int] = {
+    Organ.LIVER: 1,
+    Organ.SPLEEN: 2,
+    Organ.KIDNEY_LEFT: 3,
+    Organ.KIDNEY_RIGHT: 4,
+    Organ.BOWEL: 5,
+    Organ.AORTA: 6,
+    Organ.SPINE: 7,
 }
 IMAGE_LABEL = {Target.EXTRAVASATION: "Active_Extravasation", Target.BOWEL: "Bowel"}
 

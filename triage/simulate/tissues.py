@@ -2,7 +2,7 @@
 
 HU are means (standard deviation between patients beside them), gathered from the ranges usual in
 abdominal CT at 120 kV: Bae KT, Radiology 2010;256:32-61 (vessels and organs by phase);
-Lamba R et al., AJR 2014;203:W372-W377 (unenhanced organs); Shanmuganathan K, Radiology
+Lamba R et al., AJR 2014;203:1013-1020 (unenhanced organs); Shanmuganathan K, Radiology
 2004;231:207-214 (blood: clotted 45-70, unclotted 30-45, active extravasation 85-370).
 """
 
@@ -46,6 +46,7 @@ class Tissue(IntEnum):
     ARTERY = 28
     DISC = 29
     VERTEBRA = 30
+    MYOCARDIUM = 31
 
 
 class Attenuation(NamedTuple):
@@ -62,7 +63,7 @@ HU: dict[Tissue, Attenuation] = {
     Tissue.AIR: Attenuation(-1000, -1000, -1000, -1000, 0),
     Tissue.FAT: Attenuation(-105, -104, -103, -103, 6),
     Tissue.MUSCLE: Attenuation(52, 58, 64, 64, 6),
-    Tissue.BONE: Attenuation(210, 215, 220, 220, 45),
+    Tissue.BONE: Attenuation(120, 125, 130, 130, 50),
     Tissue.LUNG: Attenuation(-840, -830, -830, -830, 30),
     Tissue.LIVER: Attenuation(57, 70, 112, 98, 10),
     Tissue.SPLEEN: Attenuation(48, 115, 122, 102, 9),
@@ -72,7 +73,7 @@ HU: dict[Tissue, Attenuation] = {
     Tissue.MEDULLA_LEFT: Attenuation(33, 75, 165, 165, 14),
     Tissue.URINE: Attenuation(5, 6, 10, 350, 8),
     Tissue.AORTA: Attenuation(42, 310, 160, 115, 22),
-    Tissue.VEIN: Attenuation(42, 85, 145, 115, 14),
+    Tissue.VEIN: Attenuation(42, 70, 145, 115, 14),
     Tissue.PORTAL: Attenuation(42, 110, 168, 118, 15),
     Tissue.STOMACH_WALL: Attenuation(40, 72, 85, 80, 9),
     Tissue.STOMACH_CONTENT: Attenuation(22, 22, 22, 22, 14),
@@ -89,7 +90,8 @@ HU: dict[Tissue, Attenuation] = {
     Tissue.SKIN: Attenuation(20, 25, 30, 30, 8),
     Tissue.ARTERY: Attenuation(42, 290, 155, 113, 20),
     Tissue.DISC: Attenuation(75, 78, 80, 80, 8),
-    Tissue.VERTEBRA: Attenuation(170, 180, 190, 185, 40),
+    Tissue.VERTEBRA: Attenuation(150, 155, 165, 160, 45),
+    Tissue.MYOCARDIUM: Attenuation(45, 100, 105, 92, 10),
 }
 
 

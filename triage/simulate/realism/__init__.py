@@ -1,0 +1,1 @@
+"""How far simulated patients are from real CT: measures, published ranges, report."""
