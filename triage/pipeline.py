@@ -211,7 +211,10 @@ def _finding(
     table: CutoffTable,
     options: Settings,
 ) -> Finding:
-    entry = table.targets[target]
+    entry = table.targets.get(target)
+    if entry is None:
+        uid = series.series_instance_uid
+        return Finding(target, Verdict.NOT_ASSESSED, None, uid, "NOT_TRAINED")
     score = to_score(target, evidence, grid)
     reason = scope.not_assessed.get(target)
     if score is None and reason is None:
@@ -251,7 +254,8 @@ def _all_not_assessed(series: Series, code: str) -> dict[Target, Finding]:
 
 
 def _branch_weights(table: CutoffTable, target: Target) -> tuple[float, float]:
-    fusion = table.targets[target].fusion
+    entry = table.targets.get(target)
+    fusion = entry.fusion if entry else None
     if fusion is None:
         return 1.0, 0.0
     return fusion.ensemble, fusion.volume

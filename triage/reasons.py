@@ -131,6 +131,10 @@ REASONS: dict[str, Reason] = {
         "No intravenous contrast is visible, so this question cannot be answered.",
         "Send a contrast-enhanced series.",
     ),
+    "NOT_TRAINED": Reason(
+        "The networks in use were not trained for this question.",
+        "Use a bundle that was trained for it (TRIAGE_MODEL, --model).",
+    ),
     "TIMED_OUT": Reason(
         "The analysis took longer than allowed.",
         "Try again; on slow machines raise TRIAGE_DECODE_TIMEOUT_S or TRIAGE_ANALYSIS_TIMEOUT_S.",

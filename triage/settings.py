@@ -35,6 +35,9 @@ class Settings(BaseSettings):
     analysis_timeout_s: float = Field(
         1800.0, gt=0, description="Seconds one study may take in the service; then TIMED_OUT."
     )
+    imagenet: Path | None = Field(
+        None, description="ImageNet weights of MobileNetV2 for `triage train --init imagenet`."
+    )
     debug: bool = Field(False, description="Show the traceback of an error.")
     http_port: int = Field(8765, ge=0, le=65535, description="Port of `triage serve`.")
     http_host: str = Field("127.0.0.1", description="Address that `triage serve` binds to.")

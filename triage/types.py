@@ -224,6 +224,7 @@ class TargetScore:
     slice_z: torch.Tensor
     side: str | None = None  # kidney: "right", "left", "both"
     grade: str | None = None  # "low", "high"
+    pooled: dict[str, float] = field(default_factory=dict)  # "top", "mean", "max" of slice logits
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from math import comb
 from pathlib import Path
 
@@ -11,16 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triage.decision.calibration import fit_calibration
 from triage.decision.cutoffs import (
     by_patient,
-    fit_cutoffs,
+    misses_quantile,
     rule_in,
     rule_out,
     sensitivity_lower_bound,
 )
-from triage.decision.logistic import logit
-from triage.types import TARGETS
+from triage.decision.score_cutoffs import fit_score_cutoffs
+from triage.decision.scores import ScoreTable
+from triage.training.evaluation.halves import check_halves
+from triage.training.evaluation.rsna_table import read_predictions
+from triage.types import TARGETS, Target
 
 # Few distinct values, so that ties are common.
 SCORES = st.one_of(st.floats(0, 1), st.integers(0, 10).map(lambda i: i / 10))
@@ -112,86 +113,45 @@ def test_scores_that_are_not_finite_are_refused(scores: list[float]) -> None:
         rule_out(np.array(scores), np.array([0, 1]))
 
 
-def real_scores(shared: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Out-of-fold probabilities of a published model: (patients, 5), labels (patients, 5)."""
+@pytest.mark.parametrize(("calibration", "other"), [(32, 32), (160, 161), (3, 1), (1, 20), (5, 0)])
+def test_the_quantile_of_misses_is_that_of_the_negative_hypergeometric(
+    calibration: int, other: int
+) -> None:
+    total = calibration + other
+    k = misses_quantile(calibration, other)
+    beyond = comb(total - k - 1, calibration) / comb(total, calibration)  # P(misses > k)
+    assert beyond <= 0.05
+    if k:
+        assert comb(total - k, calibration) / comb(total, calibration) > 0.05
+
+
+@pytest.fixture(scope="module")
+def real_scores(shared: Path) -> ScoreTable:
+    """Out-of-fold probabilities of a published model on 3,147 real patients."""
     path = shared / "rsna2023" / "oof" / "mil_efficientnetb0_3d.csv"
     if not path.is_file():
         pytest.skip(f"real scores not found at {path}")
-    with path.open() as stream:
-        rows = list(csv.DictReader(stream))
-
-    def column(target: str) -> tuple[list[float], list[int]]:
-        if target in ("bowel", "extravasation"):
-            return (
-                [float(r[f"{target}_injury_prediction"]) for r in rows],
-                [int(float(r[f"{target}_injury"])) for r in rows],
-            )
-        return (
-            [1 - float(r[f"{target}_healthy_prediction"]) for r in rows],
-            [1 - int(float(r[f"{target}_healthy"])) for r in rows],
-        )
-
-    columns = [column(target) for target in TARGETS]
-    scores, labels = (np.array(c).T for c in zip(*columns, strict=True))
-    _, scores, labels = by_patient(np.array([r["patient_id"] for r in rows]), scores, labels)
-    return scores, labels
+    return read_predictions(path)
 
 
-def quantile_of_misses(calibration: int, other: int) -> int:
-    """95 % quantile of the other half's positives below the lowest calibration positive.
-
-    Under exchangeability the k lowest of all positives lie in the other half with probability
-    C(N - k, m) / C(N, m) (negative hypergeometric).
-    """
-    total = calibration + other
-    every = comb(total, calibration)
-    k = 0
-    while comb(total - k - 1, calibration) / every > 0.05:  # P(misses >= k + 1)
-        k += 1
-    return k
-
-
-def test_certificates_hold_on_real_scores(shared: Path) -> None:
-    scores, labels = real_scores(shared)
-    rng = np.random.default_rng(0)
-    repeats = 1000
-    too_many = np.zeros(len(TARGETS))
-    joint = []
-    for repeat in range(repeats):
-        half = rng.permutation(len(scores)) < len(scores) // 2
-        fitted = fit_cutoffs(scores[half], labels[half])
-        out = np.array([cutoff.cutoff for cutoff in fitted.rule_out])
-        positive = labels == 1
-        missed = positive & (scores < out)
-        assert not missed[half].any()
-        assert (positive & (scores == out))[half].any(axis=0).all()  # the highest such
-        n_calibration, n_other = positive[half].sum(axis=0), positive[~half].sum(axis=0)
-        for t in range(len(TARGETS)):
-            allowed = quantile_of_misses(int(n_calibration[t]), int(n_other[t]))
-            too_many[t] += missed[~half, t].sum() > allowed
-        healthy = (labels == 0).all(axis=1)
-        cut_in = np.array([cutoff.cutoff for cutoff in fitted.rule_in])
-        assert fitted.joint_specificity >= 0.95 and (cut_in >= out).all()
-        joint.append((scores[~half & healthy] >= cut_in).any(axis=1).mean())
-        if repeat == 0:
-            specificity = [cutoff.specificity or 0.0 for cutoff in fitted.rule_in]
-            assert min(specificity) > 0.9
-    # 0.05 + 3 standard errors of 1,000 draws
-    assert (too_many / repeats <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / repeats)).all(), too_many
-    assert 0.04 < np.mean(joint) <= 0.05  # never more on average, and used up
+@pytest.mark.parametrize("calibrations", [100, pytest.param(1000, marks=pytest.mark.long)])
+def test_cutoffs_and_calibration_keep_their_promises_on_real_scores(
+    real_scores: ScoreTable, calibrations: int
+) -> None:
+    found = check_halves(real_scores, repeats=1000, calibrations=calibrations)
+    assert found.targets == TARGETS
+    assert found.positives.tolist() == [64, 200, 182, 321, 354]
+    assert not found.calibration_misses.any() and not found.not_highest.any()
+    assert (found.beyond <= found.allowed).all(), found.rows()
+    assert ((found.slopes > 0.9) & (found.slopes < 1.1)).all(), found.rows()
+    assert ((found.expected > 0.9) & (found.expected < 1.1)).all(), found.rows()
+    joint = found.joint_specificity
+    assert 0.95 <= joint.mean() < 0.96  # never less on average, and used up
 
 
-def test_calibration_carries_over_to_other_real_patients(shared: Path) -> None:
-    scores, labels = real_scores(shared)
-    logits = logit(scores.clip(1e-6, 1 - 1e-6))
-    rng = np.random.default_rng(0)
-    for t in range(len(TARGETS)):
-        slopes, ratios = [], []
-        for _ in range(40):
-            half = rng.permutation(len(scores)) < len(scores) // 2
-            calibration = fit_calibration(logits[half, t], labels[half, t])
-            probability = calibration.apply(logits[~half, t])
-            slopes.append(fit_calibration(logit(probability), labels[~half, t]).slope)
-            ratios.append(probability.mean() / labels[~half, t].mean())
-        assert 0.9 < np.mean(slopes) < 1.1, (TARGETS[t], np.mean(slopes))
-        assert 0.9 < np.mean(ratios) < 1.1, (TARGETS[t], np.mean(ratios))
+def test_the_bound_rests_on_the_positives_alone(
+    real_scores: ScoreTable,
+) -> None:
+    few = fit_score_cutoffs(real_scores, calibrated_on="real").targets[Target.BOWEL]
+    assert few.rule_out is not None and few.rule_out.positives == 64
+    assert few.rule_out.sensitivity_lower_bound == pytest.approx(0.05 ** (1 / 64))

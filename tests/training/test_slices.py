@@ -1,4 +1,4 @@
-"""Balance, folds and labels of the slice training."""
+"""Slices to train on: their labels, and their pictures."""
 
 from __future__ import annotations
 
@@ -8,42 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from triage.nets.slice_net import JointSliceNet
 from triage.training.cache import Entry, entries, save
-from triage.training.slices import balanced, folds_of, picture, samples_of, train_member
-from triage.types import TARGETS, Organ, Target
-
-
-@given(
-    st.lists(st.integers(0, 1), min_size=2, max_size=300).filter(lambda y: 0 < sum(y) < len(y)),
-    st.integers(0, 9),
+from triage.training.slices import (
+    LEAST_VISIBLE,
+    WHOLE_BODY,
+    Sample,
+    picture,
+    samples_of,
+    whole_body,
 )
-def test_every_epoch_is_balanced_one_to_one(labels: list[int], seed: int) -> None:
-    y = np.asarray(labels)
-    order = balanced(y, np.random.default_rng(seed))
-    assert y[order].sum() * 2 == len(order)
-    assert len(set(order.tolist())) == len(order)
-    assert len(order) == 2 * min(y.sum(), (1 - y).sum())
-
-
-def test_balance_needs_both_classes() -> None:
-    with pytest.raises(ValueError, match="positives and negatives"):
-        balanced(np.zeros(5, dtype=np.int64), np.random.default_rng(0))
-
-
-@given(st.lists(st.integers(0, 30), min_size=1, max_size=200), st.integers(2, 6))
-def test_nobody_is_in_two_folds(people: list[int], folds: int) -> None:
-    names = [f"p{i}" for i in people]
-    fold = folds_of(names, folds, seed=1)
-    by_person: dict[str, set[int]] = {}
-    for name, k in zip(names, fold, strict=True):
-        by_person.setdefault(name, set()).add(int(k))
-    assert all(len(ks) == 1 for ks in by_person.values())
-    sizes = [sum(1 for ks in by_person.values() if ks == {k}) for k in range(folds)]
-    assert max(sizes) - min(sizes) <= 1
+from triage.types import ORGAN_LABEL, TARGETS, Organ, Phase, Target
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +26,6 @@ def injured(tmp_path_factory: pytest.TempPathFactory) -> Entry:
     """One simulated patient with injuries of liver and left kidney, coarse but whole."""
     from triage.simulate.patient import simulate
     from triage.simulate.plan import Case
-    from triage.types import Phase
 
     folder = tmp_path_factory.mktemp("set")
     for seed in range(20):
@@ -67,15 +41,51 @@ def injured(tmp_path_factory: pytest.TempPathFactory) -> Entry:
     return entries(folder)[0]
 
 
+def weak(entry: Entry, **more: object) -> Entry:
+    """The same patient, of whom only the label is known."""
+    return Entry(entry.folder, {**entry.meta, "masks_known": False, **more})
+
+
+def liver(entry: Entry) -> list[Sample]:
+    return samples_of(0, entry, [Target.LIVER])
+
+
 def test_slice_labels_follow_the_lesion(injured: Entry) -> None:
     known = samples_of(0, injured)
     area = (np.asarray(injured.labels[1]) & (1 << TARGETS.index(Target.LIVER)) > 0).sum((1, 2))
-    liver = [s for s in known if s.target is Target.LIVER]
-    assert any(s.label for s in liver)
-    for sample in liver:
+    own = [s for s in known if s.target is Target.LIVER]
+    assert any(s.label for s in own)
+    for sample in own:
         near = area[max(sample.slice - 1, 0) : sample.slice + 2]
         assert sample.label == int(near.max() >= 14)
+        assert sample.visible == 1.0
     assert not any(s.label for s in known if s.target is Target.SPLEEN)
+
+
+def test_without_masks_it_is_patient_label_times_visibility(injured: Entry) -> None:
+    area = (np.asarray(injured.labels[0]) == ORGAN_LABEL[Organ.LIVER]).sum((1, 2))
+    own = liver(weak(injured))
+    assert own
+    for sample in own:
+        assert sample.label == 1
+        assert sample.truth == pytest.approx(area[sample.slice] / area.max(), abs=1e-5)
+        assert sample.truth >= LEAST_VISIBLE
+    assert {s.truth for s in samples_of(0, weak(injured), [Target.SPLEEN])} == {0.0}
+
+
+def test_named_instances_are_positive_and_those_far_from_them_negative(injured: Entry) -> None:
+    middle = sorted(s.slice for s in liver(injured))[len(liver(injured)) // 2]
+    own = liver(weak(injured, shows={"liver": [middle]}))
+    assert {s.slice for s in own if s.label} <= {middle - 1, middle, middle + 1}
+    assert any(s.label for s in own)
+    assert all(abs(s.slice - middle) > 3 for s in own if not s.label)
+
+
+def test_what_is_not_labelled_trains_nothing(injured: Entry) -> None:
+    some = weak(injured, grades={"liver": 1})
+    assert {s.target for s in samples_of(0, some)} == {Target.LIVER}
+    plain = weak(injured, phase="plain")
+    assert Target.EXTRAVASATION not in {s.target for s in samples_of(0, plain)}
 
 
 def test_pictures_are_in_range_and_repeatable(injured: Entry) -> None:
@@ -86,6 +96,19 @@ def test_pictures_are_in_range_and_repeatable(injured: Entry) -> None:
     assert float(one.abs().max()) <= 1.0 + 1e-6
     assert torch.equal(one, two)
     assert not torch.equal(one, picture(injured, sample, np.random.default_rng(4)))
+    assert picture(injured, sample, None, 320).shape == (3, 320, 320)
+
+
+def test_the_body_fills_the_square_around_it(injured: Entry) -> None:
+    """Volumes are shown as single images are, too: one network then serves both."""
+    view, centre = whole_body(injured, Target.LIVER)
+    middle = injured.hu.shape[0] // 2
+    sample = Sample(0, Target.LIVER, WHOLE_BODY, middle, centre, 0)
+    x = picture(injured, sample, None)[1] > -0.9
+    columns, rows = x.any(0).nonzero().flatten(), x.any(1).nonzero().flatten()
+    widest = max(int(columns[-1] - columns[0]), int(rows[-1] - rows[0]))
+    assert widest > 150
+    assert view.organs == ()
 
 
 def test_an_entry_knows_its_patient(injured: Entry) -> None:
@@ -97,26 +120,3 @@ def test_an_entry_knows_its_patient(injured: Entry) -> None:
         "left",
         "both",
     }
-
-
-def _planted(shuffled: bool) -> float:
-    """AUC on new data of a member trained on features with (or without) a planted signal."""
-    rng = np.random.default_rng(0)
-    torch.manual_seed(0)
-    labels = rng.integers(0, 2, 160)
-    features = torch.randn(160, 160, 7, 7)
-    features[:, 5] += 3.0 * torch.from_numpy(labels).float()[:, None, None]
-    if shuffled:
-        labels = rng.permutation(labels)
-    tail = train_member(
-        JointSliceNet(), features[:80], labels[:80], epochs=6, seed=1, target=Target.LIVER, batch=16
-    )
-    with torch.no_grad():
-        scores = tail(features[80:]).numpy()
-    positive, negative = scores[labels[80:] == 1], scores[labels[80:] == 0]
-    return float((positive[:, None] > negative[None]).mean())
-
-
-def test_a_planted_signal_is_learnt_and_shuffled_labels_are_not() -> None:
-    assert _planted(shuffled=False) > 0.9
-    assert 0.25 < _planted(shuffled=True) < 0.75

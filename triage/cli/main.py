@@ -16,11 +16,15 @@ import typer
 
 from triage import __version__
 from triage.cli.common import Exit, plain
+from triage.cli.cutoffs import cutoffs
 from triage.cli.doctor import doctor
+from triage.cli.evaluate import evaluate
+from triage.cli.export import export
 from triage.cli.info import info
 from triage.cli.run import run
 from triage.cli.serve import serve
 from triage.cli.simulate import simulate
+from triage.cli.train import train
 from triage.types import DISCLAIMER
 
 # BadParameter < UsageError < ClickException; typer does not export the latter two.
@@ -35,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (run, simulate, serve, info, doctor):
+for command in (run, simulate, train, evaluate, cutoffs, export, serve, info, doctor):
     app.command()(command)
 
 

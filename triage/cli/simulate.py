@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from triage.cli.common import plain, progress_bar
-from triage.types import TARGETS
+from triage.types import TARGETS, Target
+
+
+class PhaseChoice(StrEnum):
+    """Contrast phases that can be asked for."""
+
+    PLAIN = "plain"
+    ARTERIAL = "arterial"
+    PORTAL_VENOUS = "portal_venous"
+    DELAYED = "delayed"
 
 
 def simulate(
@@ -26,13 +36,58 @@ def simulate(
         Path | None,
         typer.Option("--labels", exists=True, help="Organ labels of that CT, or alone."),
     ] = None,
+    label_names: Annotated[
+        Path | None,
+        typer.Option(
+            "--label-names",
+            exists=True,
+            dir_okay=False,
+            help='JSON of label ids, {"1": "spleen"}, where they follow no known convention.',
+        ),
+    ] = None,
     injured: Annotated[
         bool | None,
         typer.Option("--injured/--uninjured", help="Only such patients [natural mixture]."),
     ] = None,
+    enriched: Annotated[
+        float | None,
+        typer.Option(
+            "--enriched",
+            min=0,
+            max=1,
+            help="Rate of each injury, drawn alone; 3 in 10 stay uninjured.",
+        ),
+    ] = None,
+    prevalence: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--prevalence",
+            metavar="TARGET=RATE",
+            help="Prevalence of a target, such as liver=0.5; repeatable [as in RSNA 2023].",
+        ),
+    ] = None,
+    phase: Annotated[
+        PhaseChoice | None,
+        typer.Option("--phase", help="Contrast phase of every patient [mixture without plain]."),
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option("--protocol", help="Draw from a frozen configuration: test, or its version."),
+    ] = None,
+    spacing: Annotated[
+        str | None,
+        typer.Option("--spacing", metavar="MM", help="Of the simulation: 2 or 1.2,1.2,2.5."),
+    ] = None,
+    matrix: Annotated[
+        int, typer.Option("--matrix", min=32, max=1024, help="Rows and columns of the images.")
+    ] = 512,
+    workers: Annotated[
+        int, typer.Option("--workers", min=0, max=256, help="Processes beside this one.")
+    ] = 0,
 ) -> None:
     """Make virtual patients: DICOM series, CSV tables and masks of the injuries."""
     from triage.simulate.study import write_dataset
+    from triage.types import Phase
 
     with progress_bar() as bar:
 
@@ -48,7 +103,15 @@ def simulate(
                 seed,
                 background=background,
                 labels=labels,
+                label_names=label_names,
                 injured=injured,
+                enriched=enriched,
+                prevalence=read_prevalence(prevalence or []),
+                phase=Phase(phase.value) if phase else None,
+                protocol=protocol,
+                spacing=read_spacing(spacing) if spacing else None,
+                matrix=matrix,
+                workers=workers,
                 progress=step,
             )
         except (ValueError, FileExistsError) as error:  # a background or folder that cannot serve
@@ -57,6 +120,34 @@ def simulate(
     print(f"{len(rows)} simulated {noun} in {plain(out)}; with an injury of:")
     for target, count in injuries(rows).items():
         print(f"  {target:<14} {count}")
+
+
+def read_prevalence(values: list[str]) -> dict[Target, float]:
+    """`["liver=0.5"]` as rates by target. Raises ValueError for anything else."""
+    out: dict[Target, float] = {}
+    for value in values:
+        name, _, rate = value.partition("=")
+        try:
+            target, number = Target(name.strip()), float(rate)
+        except ValueError:
+            raise ValueError(
+                f"Expected TARGET=RATE such as liver=0.5 with one of {', '.join(TARGETS)}, got "
+                f"{value!r}."
+            ) from None
+        if target in out or not 0 <= number <= 1:
+            raise ValueError(f"Expected one rate from 0 to 1 a target, got {value!r}.")
+        out[target] = number
+    return out
+
+
+def read_spacing(text: str) -> tuple[float, float, float]:
+    """`"2"` or `"1.2,1.2,2.5"` as mm along x, y, z. Raises ValueError for anything else."""
+    try:
+        values = [float(part) for part in text.split(",")]
+        x, y, z = values * 3 if len(values) == 1 else values
+    except ValueError:
+        raise ValueError(f"Expected one or three spacings in mm, got {text!r}.") from None
+    return x, y, z
 
 
 def injuries(rows: list[dict[str, Any]]) -> dict[str, int]:

@@ -30,6 +30,24 @@ def sensitivity_lower_bound(positives: int, confidence: float = CONFIDENCE) -> f
     return float((1 - confidence) ** (1 / positives)) if positives else 0.0
 
 
+def misses_quantile(calibration: int, other: int, level: float = 0.95) -> int:
+    """Quantile of how many of `other` positives fall below the lowest of `calibration` positives.
+
+    Under exchangeability the k + 1 lowest of all N = n + m positives are all among the m others
+    with probability C(N - k - 1, n) / C(N, n) (negative hypergeometric). The smallest k with
+    P(misses <= k) >= level.
+    """
+    if calibration < 1 or other < 0:
+        raise ValueError(f"Expected calibration >= 1 and other >= 0, got {calibration}, {other}")
+    total = calibration + other
+    beyond = 1.0  # P(misses >= k)
+    for k in range(other + 1):
+        beyond *= (other - k) / (total - k)  # now P(misses >= k + 1)
+        if beyond <= 1 - level + 1e-12:
+            return k
+    return other
+
+
 def rule_out(scores: Floats, labels: NDArray[np.generic]) -> Cutoff:
     """The highest cutoff without a false negative: the lowest score of a positive.
 

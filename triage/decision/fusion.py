@@ -18,7 +18,11 @@ from triage.decision import logistic
 from triage.decision.checks import number
 from triage.decision.logistic import Floats
 
-RIDGE = 1.0  # on standardised logits, against a loss that is summed over patients
+# Against a loss that is summed over patients, in units of standardised logits.
+RIDGE = 1.0  # on the difference of the two weights
+TOTAL_RIDGE = 0.1  # on their sum: keeps the fit finite where the classes are separated
+HALVES = np.array([[0.5, 0.5], [0.5, -0.5]])  # half the sum, half the difference
+MIN_CASES = 20  # of each class: ten for each weight (Peduzzi et al., J Clin Epidemiol 1996)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,7 @@ class Fusion:
 
 ENSEMBLE_ONLY = Fusion(ensemble=1.0, volume=0.0)
 VOLUME_ONLY = Fusion(ensemble=0.0, volume=1.0)
+EQUAL = Fusion(ensemble=0.5, volume=0.5)  # needs no patient to be fitted on
 
 
 def fit_fusion(
@@ -73,20 +78,52 @@ def fit_fusion(
 ) -> Fusion:
     """Logistic regression with weights >= 0 on out-of-fold logits (n,), (n,) and labels (n,).
 
-    With two branches the exact optimum under the constraint is the best feasible one of three
-    fits: both branches, either alone. If neither points the right way, both count alike.
+    On standardised logits a, b: u * a + v * b = (u + v) * (a + b) / 2 + (u - v) * (a - b) / 2.
+    The ridge is on u - v: with little to go by, both branches count alike. The loss is convex, so
+    the optimum under the constraint is the best feasible one of three fits: both branches, either
+    alone. If neither points the right way: `EQUAL`.
     """
     x, y, w = logistic.checked(np.stack([ensemble, volume], 1), labels, weights)  # (n, 2)
     centre, scale = x.mean(axis=0), x.std(axis=0)
     scale[scale == 0] = 1.0
-    z = np.column_stack([(x - centre) / scale, np.ones(len(y))])  # (n, 3)
-    penalty = np.array([ridge, ridge, 0.0])
-    best, best_loss = np.array([0.5, 0.5, 0.0]), math.inf
-    for columns in ([0, 1, 2], [0, 2], [1, 2]):
-        beta = np.zeros(3)
-        beta[columns] = logistic.fit(z[:, columns], y, w, penalty[columns])
-        loss = logistic.log_loss(z, y, w, beta, penalty)
-        if beta[:2].min() >= 0 and beta[:2].max() > 0 and loss < best_loss:
-            best, best_loss = beta, loss
-    slopes = best[:2] / scale
-    return Fusion(float(slopes[0]), float(slopes[1]), float(best[2] - slopes @ centre))
+    z = (x - centre) / scale
+    penalty = np.array([TOTAL_RIDGE, ridge])
+    alone = penalty.sum(keepdims=True)  # u = u + v = u - v where v = 0
+    best, best_loss = EQUAL, math.inf
+    for columns, penalties, back in (
+        (z @ HALVES, penalty, HALVES),
+        (z[:, :1], alone, np.array([[1.0], [0.0]])),
+        (z[:, 1:], alone, np.array([[0.0], [1.0]])),
+    ):
+        design = np.column_stack([columns, np.ones(len(y))])
+        ridges = np.append(penalties, 0.0)
+        beta = logistic.fit(design, y, w, ridges)
+        loss = logistic.log_loss(design, y, w, beta, ridges)
+        u, v = (back @ beta[:-1]) / scale
+        if min(u, v) >= 0 and max(u, v) > 0 and loss < best_loss:
+            intercept = float(beta[-1] - u * centre[0] - v * centre[1])
+            best, best_loss = Fusion(float(u), float(v), intercept), loss
+    return best
+
+
+def choose_fusion(
+    ensemble: Floats,
+    volume: Floats,
+    labels: NDArray[np.generic],
+    weights: Floats | None = None,
+) -> tuple[Fusion, str]:
+    """`fit_fusion` where there are patients enough for it, else `EQUAL`; and what was done."""
+    positives = int(np.sum(np.asarray(labels) == 1))
+    fewer = min(positives, len(labels) - positives)
+    if fewer < MIN_CASES:
+        return EQUAL, (
+            f"equal weights: {positives} positives of {len(labels)} out-of-fold patients are too "
+            f"few to fit two weights (fewer than {MIN_CASES} of a class)"
+        )
+    fusion = fit_fusion(ensemble, volume, labels, weights)
+    if fusion == EQUAL:
+        return EQUAL, "equal weights: neither branch points the right way out of fold"
+    return fusion, (
+        f"fitted on {len(labels)} out-of-fold patients, {positives} positive: "
+        f"ensemble {fusion.ensemble:.3g}, volume {fusion.volume:.3g}"
+    )

@@ -8,7 +8,8 @@
                            "prevalence": p}, ...}}
 
 Cutoffs are on the scale of the calibrated probability. A table that contradicts itself (rule-in
-below rule-out, a bound that its positives do not bear out) is refused.
+below rule-out, a bound that its positives do not bear out) is refused, and so is one on another
+scale (what `triage cutoffs` writes).
 """
 
 from __future__ import annotations
@@ -112,6 +113,10 @@ class CutoffTable:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> CutoffTable:
+        if data.get("scale", "probability") != "probability":
+            raise ValueError(
+                f"Expected cutoffs on calibrated probabilities, got scale {data['scale']!r}"[:200]
+            )
         targets: dict[Target, TargetCutoffs] = {}
         entries = table(data, "targets")
         for name in entries:

@@ -90,8 +90,9 @@ def cut(
     *,
     zoom: float = 1.0,
     turn: float = 0.0,
+    size: int = SIZE,
 ) -> Tensor:
-    """Pictures (S, 3, 224, 224) in [-1, 1] from HU (X, Y, Z).
+    """Pictures (S, 3, size, size) in [-1, 1] from HU (X, Y, Z).
 
     `pixel_mm` is the in-plane spacing; `zoom` and `turn` (radians) serve augmentation. Slices
     outside the scan repeat the nearest one; air is put beside the scan.
@@ -103,13 +104,13 @@ def cut(
     x = ((stack.float().clamp(LOW_HU, view.high_hu) - LOW_HU) / (view.high_hu - LOW_HU)) * 2 - 1
     half = view.field_mm * zoom / 2 / pixel_mm  # voxels
     rows, columns = torch.meshgrid(
-        torch.linspace(half, -half, SIZE), torch.linspace(half, -half, SIZE), indexing="ij"
+        torch.linspace(half, -half, size), torch.linspace(half, -half, size), indexing="ij"
     )  # top is front (+y), left is the patient's right (+x)
     cos, sin = torch.cos(torch.tensor(turn)), torch.sin(torch.tensor(turn))
     px = centre[0] + columns * cos - rows * sin
     py = centre[1] + columns * sin + rows * cos
     nx, ny = stack.shape[2], stack.shape[3]
     where = torch.stack([2 * py / max(ny - 1, 1) - 1, 2 * px / max(nx - 1, 1) - 1], -1)
-    points = where[None].expand(len(slices), -1, -1, -1)  # (S, 224, 224, 2): last axis y, x
+    points = where[None].expand(len(slices), -1, -1, -1)  # (S, size, size, 2): last axis y, x
     inside = F.grid_sample(x + 1, points, mode="bilinear", align_corners=True)  # zeros outside
-    return inside - 1  # (S, 3, 224, 224)
+    return inside - 1  # (S, 3, size, size)

@@ -8,10 +8,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from triage.nets.bundle import Manifest, load_tensors, read_manifest, reference, verify
+from triage.nets.bundle import BundleError, Manifest, load_tensors, read_manifest, reference, verify
 from triage.nets.localiser import Localiser
-from triage.nets.slice_net import SliceEnsembles
+from triage.nets.sequence_head import SequenceHeads
+from triage.nets.slice_net import SHARED, SIZE, SliceEnsembles
 from triage.nets.volume_net import VolumeNet
+from triage.nets.volume_unet import VolumeUNet
 from triage.types import BundleRef
 
 
@@ -24,8 +26,9 @@ class Networks:
     ref: BundleRef
     localiser: Localiser
     slices: SliceEnsembles
-    volume: VolumeNet
+    volume: VolumeNet | VolumeUNet
     device: torch.device
+    sequence: SequenceHeads | None = None
 
 
 def choose_device(name: str) -> torch.device:
@@ -50,17 +53,59 @@ def load_networks(folder: Path, device: str = "auto") -> Networks:
 
     where = choose_device(device)
     localiser = Localiser(number("localiser", "width"))
-    slices = SliceEnsembles(
-        number("slices", "members"),
-        number("slices", "shared"),
-        str(manifest.networks["slices"]["padding"]),
-    )
-    volume = VolumeNet(number("volume", "width"))
+    slices = _ensembles(manifest)
+    volume = _volume(manifest)
     nets: dict[str, nn.Module] = {"localiser": localiser, "slices": slices, "volume": volume}
+    sequence = _sequence(manifest)
+    if sequence is not None:
+        nets["sequence"] = sequence
     for name, net in nets.items():
         net.load_state_dict(_weights(folder, name, manifest, net))
         net.eval().requires_grad_(False).to(where)
-    return Networks(folder, manifest, reference(folder), localiser, slices, volume, where)
+    return Networks(folder, manifest, reference(folder), localiser, slices, volume, where, sequence)
+
+
+def _ensembles(manifest: Manifest) -> SliceEnsembles:
+    """Members, shared blocks and picture size: one number, or one a target."""
+    data = manifest.networks["slices"]
+
+    def numbers(key: str, default: int) -> int | dict[str, int]:
+        value = data.get(key, default)
+        if isinstance(value, dict):
+            return {name: int(str(n)) for name, n in value.items()}
+        return int(str(value))
+
+    return SliceEnsembles(
+        numbers("members", 0),
+        numbers("shared", SHARED),
+        str(data["padding"]),
+        numbers("size", SIZE),
+    )
+
+
+def _volume(manifest: Manifest) -> VolumeNet | VolumeUNet:
+    """The volume net of the kind that the bundle names."""
+    data = manifest.networks["volume"]
+    kinds: dict[str, type[VolumeNet | VolumeUNet]] = {"LesionMap": VolumeNet, "UNet": VolumeUNet}
+    kind = str(data["kind"])
+    if kind not in kinds:
+        raise BundleError(
+            f"a volume net of kind {' or '.join(kinds)}",
+            repr(kind)[:100],
+            "Use a bundle that fits this version of the program, or train it again.",
+        )
+    return kinds[kind](int(str(data["width"])))
+
+
+def _sequence(manifest: Manifest) -> SequenceHeads | None:
+    """The sequence heads, in bundles that have them."""
+    data = manifest.networks.get("sequence")
+    if data is None:
+        return None
+    channels = data.get("channels")
+    if not isinstance(channels, dict):
+        raise BundleError("channels by target", repr(channels)[:100], "Write the bundle again.")
+    return SequenceHeads({t: int(str(c)) for t, c in channels.items()}, int(str(data["width"])))
 
 
 def _weights(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +13,8 @@ from torch import Tensor
 
 from triage.inference.crops import VIEWS, Region, View, cut, judged_slices, region
 from triage.inference.networks import Networks
-from triage.nets.localiser import pad_to_stride, scale
-from triage.nets.volume_net import GRADED, POOL, organ_channels
+from triage.nets.localiser import LOW_HU, STRIDE, pad_to_stride
+from triage.nets.volume_net import GRADED, POOL, organ_channels, region_levels
 from triage.types import ORGAN_LABEL, TARGETS, Anatomy, Organ, Target, TargetScore
 
 BATCH = 16
@@ -28,6 +30,7 @@ class Looked:
     slices: list[int]
     features: Tensor  # (S, C, h, w) trunk features
     logits: Tensor  # (members, S)
+    sequence: float | None = None  # study logit of the sequence head, where the bundle has one
 
 
 @dataclass
@@ -36,7 +39,7 @@ class Evidence:
 
     looked: dict[Target, list[Looked]] = field(default_factory=dict)
     tissue: Tensor | None = None  # (X, Y, Z) bool: not air, not lung; attribution stays in it
-    volume_features: Tensor | None = None  # (1, 13, X, Y, Z) finest features at 3 mm
+    volume_features: Tensor | None = None  # (1, C, X, Y, Z) finest features at 3 mm
     volume_regions: Tensor | None = None  # (1, 4, X, Y, Z) region masks
     volume_box: tuple[slice, slice, slice] | None = None  # in 3 mm voxels of the pooled grid
     volume_logits: Tensor | None = None  # (5,)
@@ -58,7 +61,7 @@ def pool_slices(logits: Tensor) -> float:
 
 @torch.no_grad()
 def look_at_slices(
-    nets: Networks, grid: MetaTensor, anatomy: Anatomy
+    nets: Networks, grid: MetaTensor, anatomy: Anatomy, targets: Sequence[Target] = TARGETS
 ) -> dict[Target, list[Looked]]:
     """Every target's views through the shared trunk and the target's members."""
     hu = grid.as_tensor()[0]  # (X, Y, Z)
@@ -66,8 +69,11 @@ def look_at_slices(
     pixel = float(grid.pixdim[0])
     out: dict[Target, list[Looked]] = {}
     regions: dict[tuple[Organ, ...], Region | None] = {}
-    for target in TARGETS:
+    for target in targets:
         out[target] = []
+        if not nets.slices.members[target]:  # not trained
+            continue
+        size = nets.slices.size[target]
         for view in VIEWS[target]:
             if view.organs not in regions:
                 regions[view.organs] = region(labels, hu, view)
@@ -77,36 +83,65 @@ def look_at_slices(
             slices = judged_slices(where)
             pieces = []
             for i in range(0, len(slices), BATCH):
-                x = cut(hu, slices[i : i + BATCH], where.centre, view, pixel)  # (B, 3, 224, 224)
-                pieces.append(nets.slices.features(x.to(nets.device)))
+                piece = slices[i : i + BATCH]
+                x = cut(hu, piece, where.centre, view, pixel, size=size)  # (B, 3, size, size)
+                pieces.append(nets.slices.features(x.to(nets.device), target))
             features = torch.cat(pieces)  # (S, C, h, w)
             logits = nets.slices.logits(target, features)  # (members, S)
-            out[target].append(Looked(view, where, slices, features, logits.cpu()))
+            seen = Looked(view, where, slices, features, logits.cpu())
+            if slices and nets.sequence is not None and target in nets.sequence:
+                z = heights(grid, slices).to(nets.device)
+                base = pool_slices(seen.logits)
+                seen.sequence = nets.sequence.study(target, features, logits, z, base)
+            out[target].append(seen)
     return out
 
 
-def volume_input(grid: MetaTensor, anatomy: Anatomy) -> tuple[Tensor, tuple[slice, slice, slice]]:
-    """Input of the volume net (1, 5, X, Y, Z) at 3 mm, and its box in pooled voxels."""
-    hu = F.avg_pool3d(grid.as_tensor()[None], POOL)  # (1, 1, X/2, Y/2, Z)
-    labels = anatomy.labels.as_tensor()[None, :, :: POOL[0], :: POOL[1]]
-    labels = labels[:, :, : hu.shape[2], : hu.shape[3]]
-    seen = (labels[0, 0] > 0).nonzero()
-    low = (seen.amin(0) - 6).clamp_min(0)
-    high = seen.amax(0) + 7
-    box = (
-        slice(int(low[0]), min(int(high[0]), hu.shape[2])),
-        slice(int(low[1]), min(int(high[1]), hu.shape[3])),
-        slice(int(low[2]), min(int(high[2]), hu.shape[4])),
+def heights(grid: MetaTensor, slices: Sequence[int]) -> Tensor:
+    """RAS+ z in mm of slices of the working grid, (S,)."""
+    origin, step = float(grid.affine[2, 3]), float(grid.affine[2, 2])
+    return torch.tensor([origin + step * s for s in slices])
+
+
+class VolumeInput(NamedTuple):
+    """What the volume net takes, see `VolumeNet`, and its box in voxels of the 3 mm grid."""
+
+    hu: Tensor  # (1, 1, 2X, 2Y, Z)
+    regions: Tensor  # (1, 4, X, Y, Z)
+    levels: Tensor  # (1, 4)
+    box: tuple[slice, slice, slice]
+
+
+def volume_input(hu: Tensor, labels: Tensor) -> VolumeInput:
+    """Crop to the organs. hu, labels (1, X, Y, Z) on the working grid."""
+    coarse = labels[None, :, :: POOL[0], :: POOL[1]]  # (1, 1, X/2, Y/2, Z)
+    shape = [n // p for n, p in zip(hu.shape[1:], POOL, strict=True)]
+    coarse = coarse[..., : shape[0], : shape[1], :]
+    seen = (coarse[0, 0] > 0).nonzero()
+    low = (seen.amin(0) - 6).clamp_min(0).tolist()
+    high = (seen.amax(0) + 7).tolist()
+    box = [slice(a, min(b, n)) for a, b, n in zip(low, high, shape, strict=True)]
+    fine = [slice(s.start * p, s.stop * p) for s, p in zip(box, POOL, strict=True)]
+    own = hu[None][..., fine[0], fine[1], fine[2]].float()  # (1, 1, 2X, 2Y, Z)
+    regions = organ_channels(coarse[..., box[0], box[1], box[2]])  # (1, 4, X, Y, Z)
+    levels = region_levels(F.avg_pool3d(own, POOL)[0, 0], regions[0])
+    strides = [STRIDE * p for p in POOL]
+    pad = [v for n, m in zip(reversed(own.shape[2:]), reversed(strides), strict=True)
+           for v in (0, -n % m)]  # fmt: skip
+    return VolumeInput(
+        F.pad(own, pad, value=LOW_HU),
+        pad_to_stride(regions, value=0.0),
+        levels[None],
+        (box[0], box[1], box[2]),
     )
-    image = pad_to_stride(scale(hu[(..., *box)]))
-    regions = pad_to_stride(organ_channels(labels[(..., *box)]), value=0.0)
-    return torch.cat([image, regions], 1), box
 
 
 @torch.no_grad()
-def gather(nets: Networks, grid: MetaTensor, anatomy: Anatomy) -> Evidence:
+def gather(
+    nets: Networks, grid: MetaTensor, anatomy: Anatomy, targets: Sequence[Target] = TARGETS
+) -> Evidence:
     """Slices and volume of one series through all networks."""
-    evidence = Evidence(look_at_slices(nets, grid, anatomy), tissue_mask(grid))
+    evidence = Evidence(look_at_slices(nets, grid, anatomy, targets), tissue_mask(grid))
     run_volume(nets, grid, anatomy, evidence)
     return evidence
 
@@ -114,38 +149,42 @@ def gather(nets: Networks, grid: MetaTensor, anatomy: Anatomy) -> Evidence:
 @torch.no_grad()
 def run_volume(nets: Networks, grid: MetaTensor, anatomy: Anatomy, evidence: Evidence) -> None:
     """Add the volume net's answers to the evidence."""
-    x, box = volume_input(grid, anatomy)
-    x = x.to(nets.device)
-    features = nets.volume.finest(x)  # (1, 13, X, Y, Z)
-    study, grade, _ = nets.volume.heads(features, x[:, 1:])
-    evidence.volume_features, evidence.volume_regions, evidence.volume_box = features, x[:, 1:], box
+    hu, regions, levels, box = volume_input(grid.as_tensor(), anatomy.labels.as_tensor())
+    hu, regions, levels = (x.to(nets.device) for x in (hu, regions, levels))
+    features = nets.volume.finest(hu, regions, levels)  # (1, C, X, Y, Z)
+    study, grade, _ = nets.volume.heads(features, regions)
+    evidence.volume_features, evidence.volume_regions, evidence.volume_box = features, regions, box
     evidence.volume_logits, evidence.grade_logits = study[0].cpu(), grade[0].cpu()
 
 
 def to_score(target: Target, evidence: Evidence, grid: MetaTensor) -> TargetScore | None:
     """The branches' logits for one target; None if no slice could be looked at.
 
+    The ensemble's logit is the sequence head's where the bundle has one, else the pooled slices';
+    `pooled` has the plain poolings in any case, for comparison.
+
     `fused` is left at the ensemble's logit: the fusion weights belong to the decision.
     """
     looked = [v for v in evidence.looked.get(target, []) if v.slices]
     if not looked:
         return None
-    pooled = [pool_slices(v.logits) for v in looked]
+    plain = [pool_slices(v.logits) for v in looked]
+    pooled = [p if v.sequence is None else v.sequence for p, v in zip(plain, looked, strict=True)]
     best = max(range(len(pooled)), key=pooled.__getitem__)
     volume = None
     if evidence.volume_logits is not None:
         volume = float(evidence.volume_logits[TARGETS.index(target)])
-    origin, step = float(grid.affine[2, 3]), float(grid.affine[2, 2])
-    z = torch.tensor([origin + step * s for v in looked for s in v.slices])
+    every = torch.cat([v.logits.mean(0) for v in looked])  # (S,)
     return TargetScore(
         target=target,
         fused=pooled[best],
         ensemble=pooled[best],
         volume=volume,
         slice_logits=torch.cat([v.logits for v in looked], 1),
-        slice_z=z,
+        slice_z=torch.cat([heights(grid, v.slices) for v in looked]),
         side=_side(looked, pooled) if target is Target.KIDNEY else None,
         grade=_grade(target, evidence),
+        pooled={"top": max(plain), "mean": float(every.mean()), "max": float(every.max())},
     )
 
 

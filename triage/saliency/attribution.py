@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from triage.inference.networks import Networks
 from triage.inference.score import Evidence, Looked, organ_mask
 from triage.nets.volume_net import POOL, VolumeNet
+from triage.nets.volume_unet import VolumeUNet
 from triage.types import TARGET_ORGANS, TARGETS, Anatomy, Target
 
 REACH_MM = 15.0  # attribution counts this far around the organ: haematomas lie beside it
@@ -31,7 +32,7 @@ REACH_MM = 15.0  # attribution counts this far around the organ: haematomas lie 
 class _Heads(nn.Module):
     """The volume net from its finest features on: one study logit a target."""
 
-    def __init__(self, net: VolumeNet, regions: Tensor) -> None:
+    def __init__(self, net: VolumeNet | VolumeUNet, regions: Tensor) -> None:
         super().__init__()
         self.net, self.regions = net, regions
         self.features = nn.Identity()

@@ -1,8 +1,9 @@
-"""A set of simulated patients on disk, on the working grid, ready for training.
+"""A set of patients on disk, ready for training: simulated ones here, others by `dataset`.
 
-One folder a patient: `hu.npy` int16 (Z, Y, X), `labels.npy` uint8 (2, Z, Y, X) with organ labels
-and lesion bits (bit i is set where target i of `TARGETS` has a lesion), `meta.json`. Written by
-several processes, resumable: a patient that is there is not made again.
+One folder a series: `hu.npy` int16 (Z, Y, X), `labels.npy` uint8 (2, Z, Y, X) with organ labels
+and lesion bits (bit i is set where target i of `TARGETS` has a lesion), `meta.json`. Volumes lie on
+the working grid; of images without HU and geometry (`kind` "images") there is only `hu.npy`, a
+stack of single slices. Written by several processes, resumable: what is there is not made again.
 """
 
 from __future__ import annotations
@@ -13,22 +14,27 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from monai.data import MetaTensor
 from numpy.typing import NDArray
 
-from triage.simulate.background import Background, load
-from triage.simulate.patient import Patient, kidney_side, simulate
+from triage.imaging.body import body_box
 from triage.types import TARGETS, Organ, Phase, Target
 
+if TYPE_CHECKING:
+    from triage.simulate.background import Background
+    from triage.simulate.patient import Patient
+
 SPACING = (1.5, 1.5, 3.0)
+AFFINE = torch.tensor([*SPACING, 1.0], dtype=torch.float64)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One cached patient; arrays are memory-mapped."""
+    """One cached patient (one series of it); arrays are memory-mapped."""
 
     folder: Path
     meta: dict[str, Any]
@@ -50,12 +56,47 @@ class Entry:
         return Phase(self.meta["phase"])
 
     def grade(self, target: Target) -> int:
+        """0 none, 1 present or low, 2 high. KeyError where the target is not labelled."""
         return int(self.meta["grades"][target.value])
 
     @property
     def person(self) -> str:
         """Patients that share an anatomy must stay on one side of every split."""
         return str(self.meta["person"])
+
+    @property
+    def patient_id(self) -> str:
+        return str(self.meta.get("patient_id", self.folder.name))
+
+    @property
+    def is_volume(self) -> bool:
+        """A volume on the working grid, or single slices whose size and HU are an estimate."""
+        return str(self.meta.get("kind", "volume")) == "volume"
+
+    @property
+    def simulated(self) -> bool:
+        return bool(self.meta.get("simulated", True))
+
+    @property
+    def body(self) -> tuple[float, float, float]:
+        """Centre (x, y) and side, in voxels, of the square around the body."""
+        if "body" not in self.meta:
+            hu = torch.from_numpy(np.array(self.hu)).permute(2, 1, 0).float()
+            self.meta["body"] = body_square(MetaTensor(hu[None], affine=torch.diag(AFFINE)))
+        x, y, side = self.meta["body"]
+        return float(x), float(y), float(side)
+
+    @property
+    def masks_known(self) -> bool:
+        """Whether the lesion bits of `labels` tell which slices show an injury."""
+        return bool(self.meta.get("masks_known", True))
+
+
+def body_square(grid: MetaTensor) -> tuple[float, float, float]:
+    """Centre (x, y) and side, in voxels, of the square around the patient's body."""
+    x, y, _ = body_box(grid)
+    side = max(x.stop - x.start, y.stop - y.start)
+    return (x.start + x.stop - 1) / 2, (y.start + y.stop - 1) / 2, float(side)
 
 
 def entries(folder: Path) -> list[Entry]:
@@ -68,6 +109,8 @@ def entries(folder: Path) -> list[Entry]:
 
 def save(patient: Patient, folder: Path, person: str) -> None:
     """Write one patient; `meta.json` comes last and marks it as finished."""
+    from triage.simulate.patient import kidney_side
+
     folder.mkdir(parents=True, exist_ok=True)
     lesions = torch.zeros(patient.organs.shape, dtype=torch.uint8)
     for bit, target in enumerate(TARGETS):
@@ -91,6 +134,8 @@ def save(patient: Patient, folder: Path, person: str) -> None:
 
 def load_backgrounds(data: Path, names: Sequence[str]) -> list[Background]:
     """Backgrounds by name from a data folder: `anatomy/<name>_labels` or `ct/<name>`."""
+    from triage.simulate.background import load
+
     out = []
     for name in names:
         labels = data / "anatomy" / f"{name}_labels.nii.gz"
@@ -108,6 +153,8 @@ def load_backgrounds(data: Path, names: Sequence[str]) -> list[Background]:
 def _work(
     task: tuple[Path, int, Sequence[int], int, float, float, Path | None, Sequence[str]],
 ) -> int:
+    from triage.simulate.patient import simulate
+
     out, seed, ids, variants, enriched, share, data, names = task
     torch.set_num_threads(1)
     backgrounds = load_backgrounds(data, names) if data else []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
@@ -10,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from triage.nets.localiser import CLASSES, POOL, Localiser, pad_to_stride, scale
 from triage.training.cache import Entry
-from triage.training.checkpoint import Checkpoint
+from triage.training.checkpoint import trained_weights
+from triage.training.loop import Group, Habits, Parts, Plan, Task, generator
+from triage.training.loop import train as run
 from triage.types import ORGAN_LABEL
 
 DEPTH = 40  # slices of 6 mm in a training piece
@@ -77,6 +78,49 @@ def loss(logits: Tensor, labels: Tensor, known: Sequence[frozenset[int]]) -> Ten
     return entropy + (1 - dice[:, 1:]).mean()
 
 
+Piece = tuple[Tensor, Tensor, frozenset[int]]  # scaled HU, labels (X, Y, Z), known classes
+
+
+class LocaliserTask(Task[Piece, tuple[Tensor, Tensor, list[frozenset[int]]]]):
+    """Pieces of `DEPTH` slices of random patients; augmented scanners and phases."""
+
+    name = "localiser"
+
+    def __init__(self, entries: Sequence[Entry], init: Path | None = None) -> None:
+        self.entries = entries
+        self.net: Localiser = Localiser()
+        if init is not None:
+            self.net.load_state_dict(trained_weights(init))
+        self.cached: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def groups(self) -> list[Group]:
+        return [Group(list(self.net.parameters()), 3e-3)]
+
+    def sample(self, i: int, rng: np.random.Generator) -> Piece:
+        index = int(rng.integers(len(self.entries)))
+        if index not in self.cached:
+            self.cached[index] = load(self.entries[index])
+        hu, labels = self.cached[index]
+        n = min(DEPTH, hu.shape[2])
+        z = int(rng.integers(0, hu.shape[2] - n + 1))
+        hu, labels = hu[..., z : z + n].float(), labels[..., z : z + n]
+        x = pad_to_stride(scale(augment(hu, rng, generator(rng)))[None])[0]
+        y = pad_to_stride(labels[None], value=0)[0]
+        return x, y, frozenset(ORGAN_LABEL[o] for o in self.entries[index].known)
+
+    def collate(self, items: list[Piece]) -> tuple[Tensor, Tensor, list[frozenset[int]]]:
+        sides = [max(x.shape[d] for x, _, _ in items) for d in range(3)]
+        hu = torch.stack([_grow(x, sides, -1.0) for x, _, _ in items])[:, None]  # (B, 1, X, Y, Z)
+        labels = torch.stack([_grow(y, sides, 0) for _, y, _ in items])  # (B, X, Y, Z)
+        return hu, labels, [known for _, _, known in items]
+
+    def loss(
+        self, net: nn.Module, batch: tuple[Tensor, Tensor, list[frozenset[int]]]
+    ) -> tuple[Tensor, Parts]:
+        hu, labels, known = batch
+        return loss(net(hu).float(), labels, known), {}
+
+
 def train(
     entries: Sequence[Entry],
     work: Path,
@@ -86,6 +130,7 @@ def train(
     batch: int = 1,
     init: Path | None = None,
     save_every: int = 25,
+    device: str = "auto",
     log: Callable[[str], None] = print,
 ) -> Localiser:
     """Train for `steps` steps with one learning-rate cycle; resumes from `work` when interrupted.
@@ -93,54 +138,11 @@ def train(
     `init`: checkpoint of an earlier cycle to start from.
     """
     torch.manual_seed(seed)
-    net = Localiser()
-    if init is not None:
-        net.load_state_dict(torch.load(init, weights_only=True)["net"])
-    optimiser = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, 3e-3, total_steps=steps, pct_start=0.15
-    )
-    state = Checkpoint(work / "localiser.pt", net, optimiser, schedule)
-    start = state.resume()
-    cached: dict[int, tuple[Tensor, Tensor]] = {}
-    began, recent = time.monotonic(), 0.0
-    for step in range(start, steps):
-        rng = np.random.default_rng((seed, step))
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        pieces = [_piece(entries, cached, rng, generator) for _ in range(batch)]
-        sides = [max(p[0].shape[d] for p in pieces) for d in range(3)]
-        hu = torch.stack([_grow(p[0], sides, -1.0) for p in pieces])[:, None]
-        labels = torch.stack([_grow(p[1], sides, 0) for p in pieces])
-        value = loss(net(hu), labels, [p[2] for p in pieces])
-        optimiser.zero_grad()
-        value.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        recent = 0.95 * recent + 0.05 * value.item() if step > start else value.item()
-        if step % save_every == save_every - 1 or step == steps - 1:
-            log(f"localiser {step + 1}/{steps} loss {recent:.3f} {time.monotonic() - began:.0f} s")
-            state.save(step + 1)
-    return net.eval()
-
-
-def _piece(
-    entries: Sequence[Entry],
-    cached: dict[int, tuple[Tensor, Tensor]],
-    rng: np.random.Generator,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor, frozenset[int]]:
-    index = int(rng.integers(len(entries)))
-    if index not in cached:
-        cached[index] = load(entries[index])
-    hu, labels = cached[index]
-    n = min(DEPTH, hu.shape[2])
-    z = int(rng.integers(0, hu.shape[2] - n + 1))
-    hu, labels = hu[..., z : z + n].float(), labels[..., z : z + n]
-    known = frozenset(ORGAN_LABEL[o] for o in entries[index].known)
-    x = pad_to_stride(scale(augment(hu, rng, generator))[None])[0]
-    y = pad_to_stride(labels[None], value=0)[0]
-    return x, y, known
+    task = LocaliserTask(entries, init)
+    plan = Plan(steps, batch, seed)
+    habits = Habits(device, log_every=save_every, save_every=save_every)
+    run(task, work, plan, habits, log=log)
+    return task.net
 
 
 def _grow(x: Tensor, sides: Sequence[int], value: float) -> Tensor:

@@ -1,0 +1,86 @@
+"""The volume net: shapes, regions, and that a piece and a whole abdomen are treated alike."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from triage.nets.volume_net import GRADED, NOWHERE, TOP, VolumeNet, organ_channels, region_levels
+from triage.nets.volume_unet import VolumeUNet
+from triage.types import ORGAN_LABEL, TARGETS, Organ, Target
+
+LIVER, SPLEEN = TARGETS.index(Target.LIVER), TARGETS.index(Target.SPLEEN)
+
+
+def people(x: int = 24, y: int = 16, z: int = 16) -> tuple[Tensor, Tensor, Tensor]:
+    """HU, regions (liver at low x, spleen at high x) and levels."""
+    torch.manual_seed(0)
+    regions = torch.zeros(1, 4, x, y, z)
+    regions[:, 0, :4] = 1
+    regions[:, 1, -4:] = 1
+    return torch.randn(1, 1, 2 * x, 2 * y, z) * 60 + 50, regions, torch.tensor([[90.0, 95, 60, 40]])
+
+
+@pytest.fixture
+def net() -> VolumeNet:
+    torch.manual_seed(1)
+    return VolumeNet(4).eval()
+
+
+@pytest.mark.parametrize("kind", [VolumeNet, VolumeUNet])
+@torch.no_grad()
+def test_shapes(kind: type[VolumeNet | VolumeUNet]) -> None:
+    study, grade, lesion = kind(4).eval()(*people())
+    assert study.shape == (1, len(TARGETS)) and grade.shape == (1, len(GRADED))
+    assert lesion.shape == (1, len(TARGETS), 24, 16, 16)
+
+
+@torch.no_grad()
+def test_a_target_reads_its_own_region(net: VolumeNet) -> None:
+    """Lesion-like features beside the spleen speak for spleen and blush, not for the liver."""
+    _, regions, _ = people()
+    quiet = torch.zeros(1, 4, 24, 16, 16)
+    loud = quiet.clone()
+    loud[..., -3:, 8, 8] = 50.0
+    net.map.weight.fill_(0.1)
+    before, _, _ = net.heads(quiet, regions)
+    after, _, _ = net.heads(loud, regions)
+    moved = (after - before)[0].abs() > 1e-3
+    assert moved.tolist() == [t in (Target.SPLEEN, Target.EXTRAVASATION) for t in TARGETS]
+
+
+@torch.no_grad()
+def test_without_its_organ_a_target_is_quiet(net: VolumeNet) -> None:
+    hu, regions, levels = people()
+    regions[:, 1] = 0
+    study, _, _ = net(hu, regions, levels)
+    head = net.study[SPLEEN]
+    lowest = torch.full((1, len(TOP)), NOWHERE)
+    assert float(study[0, SPLEEN]) == pytest.approx(float(head(lowest)))
+
+
+@torch.no_grad()
+def test_a_piece_is_seen_as_the_whole_is(net: VolumeNet) -> None:
+    """Away from the border the lesion map does not depend on how much else was given."""
+    hu, regions, levels = people(48, 32, 32)
+    whole = net(hu, regions, levels)[2]
+    piece = net(hu[:, :, 16:80, :, :], regions[:, :, 8:40], levels)[2]
+    assert torch.allclose(
+        whole[:, :, 20:28, 12:20, 12:20], piece[:, :, 12:20, 12:20, 12:20], atol=1e-4
+    )
+
+
+def test_wrong_grids_are_refused(net: VolumeNet) -> None:
+    hu, regions, levels = people()
+    with pytest.raises(ValueError, match="got"):
+        net(hu[:, :, ::2], regions, levels)
+
+
+def test_levels_are_medians_of_regions() -> None:
+    labels = torch.zeros(1, 1, 6, 6, 6)
+    labels[..., :3] = ORGAN_LABEL[Organ.LIVER]
+    labels[..., 3, :, :2] = ORGAN_LABEL[Organ.KIDNEY_LEFT]
+    regions = organ_channels(labels)[0]
+    hu = torch.where(labels[0, 0] == ORGAN_LABEL[Organ.LIVER], 104.0, -20.0)
+    assert region_levels(hu, regions).tolist() == [104.0, 60.0, -20.0, 60.0]
