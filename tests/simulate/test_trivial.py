@@ -27,6 +27,7 @@ PATIENTS = 160
 LIMIT = 0.67
 
 
+@pytest.mark.timeout(1500)
 def test_trivial_features_do_not_separate() -> None:
     make = partial(measure, seed=2, spacing=(6.0, 6.0, 8.0), variants=4)
     rows, grades = zip(*chain.from_iterable(map(make, range(PATIENTS // 4))), strict=True)

@@ -12,12 +12,15 @@ from torch import Tensor
 from triage.inference.score import pool_slices
 from triage.nets.sequence_head import STEP_MM, SequenceHead, SequenceHeads, at_steps
 from triage.training.sequence import (
+    Compared,
     Study,
     View,
     compare,
     judge,
+    load_heads,
     pad,
     plain,
+    save_heads,
     study_logits,
     train_head,
     train_heads,
@@ -126,3 +129,16 @@ def test_a_head_that_does_not_help_is_not_kept(tmp_path: Path) -> None:
         {Target.SPLEEN: studies}, tmp_path / "b", steps=8, log=lambda s: None
     )
     assert heads is None and compared[Target.SPLEEN].plain == 1.0
+
+
+def test_heads_are_kept_on_disk(tmp_path: Path) -> None:
+    path = tmp_path / "sequence.pt"
+    assert load_heads(path) is None
+    heads = SequenceHeads({Target.LIVER.value: CHANNELS})
+    save_heads(path, heads, {Target.LIVER: Compared(9, 0.8, 0.7)})
+    again = load_heads(path)
+    assert again is not None and Target.LIVER in again
+    for name, value in heads.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value)
+    save_heads(path, None, {})
+    assert load_heads(path) is None

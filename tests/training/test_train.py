@@ -22,7 +22,7 @@ from triage.training.scoring import score_data
 from triage.training.start import StartError
 from triage.types import TARGETS, Target
 
-OPTIONS = Options((Target.LIVER,), folds=2, epochs=10, size=64, seed=1)
+OPTIONS = Options((Target.LIVER,), folds=2, epochs=14, size=64, seed=1)
 HURT = [i % 2 == 0 for i in range(28)]
 LINES: list[str] = []
 
@@ -123,7 +123,8 @@ def test_who_trained_a_bundle_never_calibrates_the_next(
     assert all(first[p] == CALIBRATION for p in calibrating)
 
 
-def test_without_a_bundle_other_targets_are_not_trained(data: Path, tmp_path: Path) -> None:
+def test_without_a_bundle_other_targets_are_not_trained(tmp_path: Path) -> None:
+    data = write_layout(tmp_path / "data", HURT[:8], slices=1)
     options = replace(OPTIONS, init="none", epochs=1)
     out = train(data, tmp_path / "fresh", options, device="cpu", log=LINES.append)
     assert [t for t, n in load_networks(out, "cpu").slices.members.items() if n] == [Target.LIVER]

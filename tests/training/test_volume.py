@@ -97,7 +97,7 @@ def test_nobody_with_both_labels_is_refused(people: list[Entry]) -> None:
 def test_it_learns_the_planted_lesion(people: list[Entry], tmp_path: Path) -> None:
     held = write_patients(tmp_path / "held", 12)
     task = VolumeTask(people, held, width=4)
-    plan = Plan(steps=40, batch=4, seed=1, validate_every=40)
+    plan = Plan(steps=100, batch=6, seed=1, validate_every=100)
     lines: list[str] = []
     run(task, tmp_path, plan, Habits("cpu", log_every=10), log=lines.append)
     found = np.stack([study_logits(task.net, e, torch.device("cpu")) for e in held])

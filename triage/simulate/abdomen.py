@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from triage.simulate.canvas import GUT, Box, Canvas, distance, grown, offset, soft
+from triage.simulate.canvas import GUT, Canvas
 from triage.simulate.contrast import random_voxels
 from triage.simulate.fields import blur, depth_mm, empty, member
 from triage.simulate.scene import sub_box
+from triage.simulate.shapes import Box, distance, grown, offset, soft
 from triage.simulate.spaces import peritoneal_fat
 from triage.simulate.tissues import Tissue
 from triage.types import Target

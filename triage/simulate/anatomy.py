@@ -64,10 +64,11 @@ def _chest(p: Painter) -> None:
     middle = 158 - (u**2 + (y[few] - 34) ** 2) / 75  # the heart lies on it
     dome = torch.maximum(torch.maximum(right, left), middle) + breath - z[few]
     p.dome = finer(dome + 2.5 * p.texture[few], steps, p.grid.shape)
-    lung = (p.dome < 0) & (p.inner > 0.5) & (p.labels == int(Tissue.FAT))
-    p.labels.masked_fill_(lung, int(Tissue.LUNG))
-    muscle = (p.dome > 0) & (p.dome < 2.2) & (p.inner > 0.5) & (z > 30)
-    p.labels.masked_fill_(muscle & (p.labels == int(Tissue.FAT)), int(Tissue.MUSCLE))
+    high = p.region((-200, -200, 20), (200, 200, 400))  # the rest is below the diaphragm
+    labels, dome = p.labels[high], p.dome[high]
+    free = (p.inner[high] > 0.5) & (labels == int(Tissue.FAT)) & (dome < 2.2)
+    labels.masked_fill_(free & (dome < 0), int(Tissue.LUNG))
+    labels.masked_fill_(free & (dome > 0), int(Tissue.MUSCLE))
     air = (Tissue.LUNG,)
     p.blob(Tissue.FAT, np.array([-4.0, -28, 235]), (30, 44, 95), inside=air)
     heart = p.jitter((-24, 34, 196 + breath), 5)
@@ -78,8 +79,7 @@ def _chest(p: Painter) -> None:
     for offset, radii in (((-14, -2, 0), (28, 21, 34)), ((20, 12, -2), (24, 22, 34))):
         at = heart + np.array(offset) * size
         p.blob(Tissue.HEART, at, radii, inside=(Tissue.MYOCARDIUM,), rough=0.12, tilt=15)
-    lung = p.labels == int(Tissue.LUNG)
-    p.detail += bump((p.fine - 2.3) / 0.7) * 700 * lung  # vessels
+    p.detail[high] += bump((p.fine[high] - 2.3) / 0.7) * 700 * (labels == air[0])  # vessels
     for side, low in ((1, 30), (-1, 45)):  # crura
         line = [(side * 9, -34, low), (side * 11, -32, 90), (side * 13, -24, 135)]
         p.tube(line, [3.5, 5, 3], ((0.0, Tissue.MUSCLE),), FAT, sd=1, rough=0.8)

@@ -18,13 +18,14 @@ from torch import Tensor
 
 from triage.simulate.contrast import centre_of
 from triage.simulate.fields import Dice, blur, coarse_blur, depth_mm, empty, member, smooth_noise
+from triage.simulate.grain import deepest, regrained
 from triage.simulate.ranges import Ranges
 from triage.simulate.scene import Scene, sub_box
+from triage.simulate.shapes import Box, extent_mm, grown
 from triage.simulate.spaces import interior_fat
 from triage.simulate.tissues import Tissue
 from triage.types import Phase, Target
 
-Box = tuple[slice, slice, slice]
 GRADE = {1: "low", 2: "high"}  # AAST I-III, IV-V: the words of the keys of `Ranges`
 
 ORGAN: dict[str, tuple[Tissue, ...]] = {
@@ -33,7 +34,6 @@ ORGAN: dict[str, tuple[Tissue, ...]] = {
     "kidney_right": (Tissue.CORTEX_RIGHT, Tissue.MEDULLA_RIGHT),
     "kidney_left": (Tissue.CORTEX_LEFT, Tissue.MEDULLA_LEFT),
 }
-GRAIN = (2.5, 45.0)  # of a real background: what a blur of 2.5 mm takes away, +-45 HU at most
 GUT = (Tissue.BOWEL_WALL, Tissue.BOWEL_CONTENT, Tissue.COLON_WALL, Tissue.COLON_CONTENT, Tissue.GAS)
 
 
@@ -165,38 +165,14 @@ class Canvas:
         return True
 
     def settle(self) -> None:
-        """Make the edited voxels of a real background ready for `patient.blend`.
-
-        It adds the grain of the scan (`GRAIN`) to them. But what is left of the old image has its
-        grain already, and the grain of organ borders must not show where they were painted over:
-        new tissue gets grain from within an organ instead.
-        """
+        """Make the edited voxels of a real background ready for `patient.blend`."""
         if self.scene.hu is None or self._kept is None:
             return
-        sigma, most = GRAIN
-        rough = self.scene.hu - blur(self.scene.hu, self.scene.grid.spacing, sigma)
-        grain = self._pure(rough)
-        new = self.hu + (1 - self._kept) * grain - rough.clamp(-most, most)
-        self.hu = torch.where(self.hu != self.scene.hu, new, self.hu)
-        self._kept = None
-
-    def _pure(self, rough: Tensor) -> Tensor:
-        """Grain of a scan without its edges: a block inside an organ, mirrored over the image."""
         found = self.organ("liver") or self.organ("spleen")
-        if found is None:
-            return torch.zeros_like(rough)
-        box, _, depth = found
-        deep = np.unravel_index(int(depth.argmax()), depth.shape)
-        half = float(depth.max()) * 0.7
-        at = self.scene.grid.world([int(i) + s.start for i, s in zip(deep, box, strict=True)])
-        block = rough[self.scene.grid.box(tuple(at), half)]
-        sd = 1.4826 * float((block - block.median()).abs().median())
-        block = (block - block.median()).clamp(-3 * sd, 3 * sd)
-        for d, n in enumerate(rough.shape):
-            m = block.shape[d]
-            turn = torch.arange(n, device=block.device) % (2 * m)
-            block = block.index_select(d, torch.where(turn < m, turn, 2 * m - 1 - turn))
-        return block
+        if found is not None:
+            block = deepest(self.scene.grid, found[0], found[2])
+            self.hu = regrained(self.scene.hu, self.hu, self._kept, self.scene.grid, block)
+        self._kept = None
 
     def apply(self, edit: Edit, kind: str, **more: Any) -> bool:
         """Put a harmless change into the patient; it gets no mask."""
@@ -310,73 +286,3 @@ class Canvas:
         edit.after = torch.where(fat, edit.after + more.clamp(0, 115), edit.after)
         if lesion:
             edit.lesion |= fat & (more > 0.5 * rise)
-
-
-def grown(mask: Tensor, spacing: tuple[float, float, float], mm: float) -> Tensor:
-    """A mask with everything within `mm` of it (a box)."""
-    out = mask.clone()
-    for d, step in enumerate(spacing):
-        reach, n = max(round(mm / step), 1), out.shape[d]
-        done = 0
-        while done < min(reach, n - 1):  # twice as far each time
-            move = min(2 * done + 1, reach - done, n - 1)
-            here = out.clone()
-            out.narrow(d, move, n - move).logical_or_(here.narrow(d, 0, n - move))
-            out.narrow(d, 0, n - move).logical_or_(here.narrow(d, move, n - move))
-            done += move
-    return out
-
-
-def soft(field_: Tensor, edge_mm: float) -> Tensor:
-    """Signed distance (negative inside, mm) -> share in (0, 1) with a soft border."""
-    return torch.sigmoid(-1.7 * field_ / max(edge_mm, 0.3))
-
-
-def extent_mm(mask: Tensor, spacing: tuple[float, float, float]) -> float:
-    """Largest extent of a mask, mm: the widest of its projections onto 100 directions."""
-    points = mask.nonzero()
-    if len(points) == 0:
-        return 0.0
-    points = points[:: max(1, len(points) // 8000)].float() * torch.tensor(spacing)
-    k = torch.arange(100) + 0.5
-    z, angle = k / 100, k * 2.399963  # half a Fibonacci sphere
-    flat = torch.sqrt(1 - z**2)
-    along = points @ torch.stack([flat * torch.cos(angle), flat * torch.sin(angle), z])
-    return float((along.amax(0) - along.amin(0)).max()) + min(spacing)
-
-
-def offset(xyz: tuple[Tensor, Tensor, Tensor], point: NDArray[np.float64]) -> list[Tensor]:
-    """Coordinates (x, y, z) relative to a point, mm."""
-    return [c - float(p) for c, p in zip(xyz, point, strict=True)]
-
-
-def distance(xyz: tuple[Tensor, Tensor, Tensor], point: NDArray[np.float64]) -> Tensor:
-    """Distance from a point, mm."""
-    d = offset(xyz, point)
-    return torch.sqrt(d[0] ** 2 + d[1] ** 2 + d[2] ** 2)
-
-
-def component(d: list[Tensor], direction: NDArray[np.float64]) -> Tensor:
-    """Component of offsets along a unit vector, mm."""
-    return d[0] * float(direction[0]) + d[1] * float(direction[1]) + d[2] * float(direction[2])
-
-
-def surface_point(
-    c: Canvas, box: Box, depth: Tensor
-) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """A point on the capsule and the unit vector inwards."""
-    shell = (depth > 0) & (depth < 4)
-    if not bool(shell.any()):
-        return None
-    where = shell.nonzero()
-    ijk = where[c.dice.integer(0, len(where) - 1)].cpu().numpy()
-    gradient = np.zeros(3)
-    for d in range(3):
-        up, down = ijk.copy(), ijk.copy()
-        up[d] = min(ijk[d] + 3, depth.shape[d] - 1)
-        down[d] = max(ijk[d] - 3, 0)
-        rise = float(depth[tuple(up)] - depth[tuple(down)])
-        gradient[d] = rise / ((up[d] - down[d]) * c.scene.grid.spacing[d])
-    norm = np.linalg.norm(gradient)
-    inward = gradient / norm if norm > 1e-6 else c.dice.direction()
-    return c.scene.grid.world(ijk + [s.start for s in box]), inward

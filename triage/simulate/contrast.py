@@ -133,8 +133,8 @@ def phase_table(phase: Phase, dice: Dice) -> dict[Tissue, float]:
         gain = value - entry.plain
         value += dice.normal(0, 0.5) * entry.sd + 0.10 * output * gain
         table[tissue] = value
-    if dice.chance(0.25):  # fatty liver
-        table[Tissue.LIVER] -= dice.uniform(10, 60)
+    if dice.chance(0.25):  # fatty liver, mostly mild
+        table[Tissue.LIVER] -= float(np.clip(5 + dice.rng.gamma(1.5, 11), 5, 65))
     if dice.chance(0.12):  # oral contrast
         dose = dice.uniform(120, 380)
         for tissue in (Tissue.BOWEL_CONTENT, Tissue.STOMACH_CONTENT):

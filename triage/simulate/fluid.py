@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from triage.simulate.canvas import Canvas, distance, grown, soft
+from triage.simulate.canvas import Canvas
 from triage.simulate.fields import blur, empty, member
 from triage.simulate.scene import sub_box
+from triage.simulate.shapes import distance, grown, soft
 from triage.simulate.spaces import peritoneal_fat, recesses
 from triage.simulate.tissues import Tissue
 from triage.types import Phase, Target
@@ -83,14 +84,16 @@ def extravasation(c: Canvas, where: Point, room: Tensor, host: Target | None) ->
     if c.phase is Phase.DELAYED:  # it grows and spreads
         diameter *= c.draw("extravasation.growth")
         edge = 2.5
-    share = c.draw("extravasation.haematoma_share")
-    box = c.scene.grid.box(tuple(where), 0.75 * share * diameter + 6)
+    margin = 0.5 * (c.draw("extravasation.haematoma_share") - 1) * diameter
+    if host is None:  # it is what the patient bled into, and large
+        margin = max(margin, c.dice.uniform(8, 22))
+    box = c.scene.grid.box(tuple(where), diameter + 1.3 * margin + 4)
     if empty(box):
         return False
     free = room[box] & ~member(c.scene.labels[box], SOLID_WALLS)
     edit = c.edit(box)
     blush = _jet(c, box, where, diameter)
-    around = blush - 0.5 * (share - 1) * diameter * (1 + 0.3 * c.noise(box, 12))
+    around = blush - margin * (1 + 0.3 * c.noise(box, 14))
     clot = c.blood(edit, torch.zeros_like(free), clotted=True)
     edit.blend(torch.where(free, soft(around, 1.8), 0.0), clot, lesion=False)
     bruised = edit.after.clone()
@@ -119,9 +122,9 @@ def _jet(c: Canvas, box: tuple[slice, slice, slice], where: Point, diameter: flo
     xyz = c.local(box)
     point, way = where.copy(), c.dice.direction()
     drops = c.dice.integer(2, 5)
-    out = torch.full(xyz[0].shape, 1e3)
+    out = torch.full_like(xyz[0], 1e3)
     for k in range(drops):
-        radius = diameter / 2 * c.dice.uniform(0.3, 0.75) * (1.0 if k == 0 else 0.8)
+        radius = diameter / 2 * c.dice.uniform(0.45, 0.85) * (1.0 if k == 0 else 0.85)
         out = torch.minimum(out, distance(xyz, point) - radius)
         way = way + 0.8 * c.dice.direction()
         way /= np.linalg.norm(way)

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from triage.simulate.abdomen import LUMEN, loop
-from triage.simulate.canvas import ORGAN, Canvas, distance, grown, soft
+from triage.simulate.canvas import ORGAN, Canvas
 from triage.simulate.contrast import centre_of, random_voxels
 from triage.simulate.fields import empty, member
 from triage.simulate.scene import sub_box
+from triage.simulate.shapes import distance, grown, soft
 from triage.simulate.tissues import Tissue
 from triage.simulate.tubes import smooth_path
 from triage.types import Phase
@@ -57,7 +58,7 @@ def granulomas(c: Canvas) -> bool:
     found = c.organ("spleen" if c.dice.chance(0.6) else "liver")
     if found is None:
         return False
-    where = torch.zeros(c.hu.shape, dtype=torch.bool)
+    where = torch.zeros_like(c.hu, dtype=torch.bool)
     where[found[0]] = found[1] & (found[2] > 3)
     count = _dots(c, where, c.count("granuloma.count"), (0.8, 2.5), "granuloma.hu")
     c.lesions.append({"target": None, "kind": "granuloma", "count": count})
@@ -232,9 +233,9 @@ def dome(c: Canvas) -> bool:
     box = (slice(0, c.hu.shape[0]), slice(0, c.hu.shape[1]), slice(low, c.hu.shape[2]))
     edit = c.edit(box)
     moved = c.hu[:, :, low - n : c.hu.shape[2] - n]
-    share = torch.linspace(0, 1, edit.before.shape[2]).mul(6).clamp(0, 1) * c.dice.uniform(
-        0.3, 0.55
-    )
+    share = torch.linspace(0, 1, edit.before.shape[2], device=c.hu.device).mul(6).clamp(
+        0, 1
+    ) * c.dice.uniform(0.3, 0.55)
     edit.blend(share.expand(edit.before.shape), moved, lesion=False)
     edit.kept = torch.ones_like(edit.kept)  # what moves in has its own grain
     return c.apply(edit, "breathing_dome")

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from triage.simulate import abdomen, fluid, solid
-from triage.simulate.canvas import GRADE, ORGAN, Box, Canvas, grown
+from triage.simulate.canvas import GRADE, ORGAN, Canvas
 from triage.simulate.contrast import random_voxels
 from triage.simulate.fields import coarse_blur, member
 from triage.simulate.plan import Case
+from triage.simulate.shapes import Box, grown
 from triage.simulate.spaces import peritoneal_fat
 from triage.simulate.tissues import Tissue
 from triage.types import Phase, Target
@@ -164,9 +165,9 @@ def _extravasation(c: Canvas) -> bool:
     if c.phase is Phase.PLAIN:
         return False
     hosts = [t for t in c.masks if t is not Target.EXTRAVASATION]
-    elsewhere = _soft_parts(c)
+    elsewhere, *places = _soft_parts(c)
     inner = _inner(c)
-    places = [p & inner for p in elsewhere]
+    places = [p & inner for p in places]
 
     def bleed() -> bool:
         if hosts and c.chance("extravasation.in_injury_p"):
@@ -176,8 +177,7 @@ def _extravasation(c: Canvas) -> bool:
             return len(points) > 0 and fluid.extravasation(c, points[0], room, host)
         place = places[0 if c.dice.chance(0.65) else 1]
         points = random_voxels(place, c.scene.grid, c.dice, 1)
-        room = elsewhere[0] | elsewhere[1]
-        return len(points) > 0 and fluid.extravasation(c, points[0], room, None)
+        return len(points) > 0 and fluid.extravasation(c, points[0], elsewhere, None)
 
     return _until(c, bleed)
 
@@ -187,8 +187,8 @@ def _organ_of(c: Canvas, target: Target) -> Tensor:
     return member(c.scene.labels, [t for n in names for t in ORGAN[n]] or [Tissue.BOWEL_WALL])
 
 
-def _soft_parts(c: Canvas) -> tuple[Tensor, Tensor]:
-    """Fat and muscle away from the organs: bleeding that belongs to none of them."""
+def _soft_parts(c: Canvas) -> tuple[Tensor, Tensor, Tensor]:
+    """Soft parts, and of them fat and muscle away from the organs: where a vessel may bleed."""
     labels = c.scene.labels
     organs = [t for ts in ORGAN.values() for t in ts] + [Tissue.BOWEL_WALL, Tissue.COLON_WALL]
     near = coarse_blur(member(labels, organs), c.scene.grid, 7.0)
@@ -199,7 +199,15 @@ def _soft_parts(c: Canvas) -> tuple[Tensor, Tensor]:
         behind = float(y.mean()) - 40 if kidney is None else _centre(c, kidney)[1]
         muscle &= y < behind - 10
     free = near < 0.05
-    return c.inner_fat & free, muscle & free
+    thick = coarse_blur(muscle, c.scene.grid, 7.0) > 0.75  # psoas, back, buttock; not the flank
+    wall = coarse_blur(
+        member(labels, (Tissue.MUSCLE, Tissue.VERTEBRA, Tissue.BONE)), c.scene.grid, 9.0
+    )
+    wide = coarse_blur(c.inner_fat, c.scene.grid, 7.0) > 0.5
+    y = c.scene.grid.axis(1)
+    back = y < y[c.inner_fat.any(2).any(0)].mean()
+    deep = wide & (wall > 0.12) & back[None, :, None]  # beside psoas, spine, pelvis; not in front
+    return c.inner_fat | muscle, c.inner_fat & free & deep, muscle & thick & free
 
 
 def _centre(c: Canvas, found: tuple[Box, Tensor, Tensor]) -> tuple[float, ...]:
@@ -209,10 +217,10 @@ def _centre(c: Canvas, found: tuple[Box, Tensor, Tensor]) -> tuple[float, ...]:
 
 def _inner(c: Canvas) -> Tensor:
     """The middle of the trunk, away from skin and lungs."""
-    out = torch.zeros(c.hu.shape, dtype=torch.bool)
-    body = (c.hu[::4, ::4, ::2] > -300).nonzero() * torch.tensor([4, 4, 2])
+    out = torch.zeros_like(c.hu, dtype=torch.bool)
+    body = (c.hu[::4, ::4, ::2] > -300).nonzero() * torch.tensor([4, 4, 2], device=c.hu.device)
     low, high = body.amin(0), body.amax(0)
-    cut = ((high - low).float() * torch.tensor([0.15, 0.15, 0.05])).long()
+    cut = ((high - low).float() * torch.tensor([0.15, 0.15, 0.05], device=c.hu.device)).long()
     low, high = low + cut, high - cut
     out[low[0] : high[0], low[1] : high[1], low[2] : high[2]] = True
     return out

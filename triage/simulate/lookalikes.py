@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from triage.simulate import incidental
-from triage.simulate.canvas import ORGAN, Box, Canvas, component, distance, offset, soft
+from triage.simulate.canvas import ORGAN, Canvas
 from triage.simulate.contrast import random_voxels
 from triage.simulate.fields import depth_mm, empty, member
 from triage.simulate.fluid import free_fluid
+from triage.simulate.shapes import Box, component, distance, offset, soft
 from triage.simulate.solid import enter, family
 from triage.simulate.spaces import peritoneal_fat
 from triage.simulate.tissues import Tissue

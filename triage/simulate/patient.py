@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -91,7 +92,8 @@ def simulate(
     the tensors; another device type gives other patients of the same distribution.
     """
     settings = Settings.of(phase, phases, ranges, protocol, scanned)
-    with torch.device(device):  # what is made without a word of the device lies there as well
+    # what is made without a word of the device lies there as well
+    with nullcontext() if device == "cpu" else torch.device(device):
         dice = Dice(seeds(seed, protocol), device)
         body: dict[str, Any] | None = None
         if not backgrounds or dice.chance(parametric_share):

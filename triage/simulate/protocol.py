@@ -73,7 +73,7 @@ class Protocol:
         names = list(kernels)
         kernel = kernels[names[_pick(dice, [kernels[n]["p"] for n in names])]]
         thickness = list(slices["thickness_mm"])
-        motion = self.data["motion"]
+        motion, marks = self.data["motion"], self.data["artefacts"]
         return replace(
             Scanner.draw(dice),
             psf_mm=dice.uniform(*kernel["psf_mm"]),
@@ -83,8 +83,9 @@ class Protocol:
             noise=dice.uniform(*kernel["noise_hu"]),
             grain_mm=dice.uniform(*kernel["grain_mm"]),
             motion=dice.uniform(*motion["blur_mm"]) if dice.chance(motion["p"]) else 0.0,
-            streaks=float(dice.rng.gamma(*self.data["artefacts"]["streaks_gamma"])),
-            table=dice.chance(self.data["artefacts"]["table_p"]),
+            streaks=float(dice.rng.gamma(*marks["streaks_gamma"])),
+            blotch=dice.uniform(*marks["blotch"]) if dice.chance(marks["blotch_p"]) else 0.0,
+            table=dice.chance(marks["table_p"]),
         )
 
     def person(self, dice: Dice) -> Person:

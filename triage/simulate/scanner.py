@@ -37,7 +37,7 @@ class Scanner:
             grain_mm=dice.uniform(0.5, 0.8) if sharp else dice.uniform(0.8, 1.4),
             motion=dice.uniform(0.5, 2.5) if dice.chance(0.15) else 0.0,
             streaks=float(dice.rng.gamma(2.0, 0.3)),
-            blotch=dice.uniform(0.3, 6.0) if dice.chance(0.7) else 0.0,
+            blotch=dice.uniform(0.3, 4.0) if dice.chance(0.6) else 0.0,
             table=dice.chance(0.88),
         )
 

@@ -16,20 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from triage.simulate.canvas import (
-    GRADE,
-    Box,
-    Canvas,
-    Edit,
-    component,
-    distance,
-    grown,
-    offset,
-    soft,
-    surface_point,
-)
+from triage.simulate.canvas import GRADE, Canvas, Edit
 from triage.simulate.contrast import random_voxels
 from triage.simulate.fields import depth_mm
+from triage.simulate.shapes import Box, component, distance, grown, offset, soft, surface_point
 from triage.simulate.tissues import HU, Tissue
 from triage.types import Phase, Target
 
@@ -91,7 +81,7 @@ def _tear(c: Canvas, start: Start, length: float, level: str) -> Tensor:
     across = np.cross(heading, c.dice.direction())
     across /= max(float(np.linalg.norm(across)), 1e-6)
     wave, rough, uneven = (c.noise(start.box, s) for s in (16, 5, 9))
-    out = torch.full(start.organ.shape, 1e3)
+    out = torch.full_like(xyz[0], 1e3)
     for branch in range(1 + c.count(f"laceration.branches.{level}")):
         reach, root, turn = length, start.point, 0.0
         if branch:

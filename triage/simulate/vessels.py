@@ -154,7 +154,7 @@ def coverage(
     distance = torch.full(part.shape, 1e3, device=torch.device(grid.device))
     voxel = float(np.prod(grid.spacing)) ** (1 / 3)
     for line in paths:
-        fine = smooth_path(line, 0.8 * voxel)
+        fine = smooth_path(line, 1.1 * voxel)
         radii = np.maximum(trunk_mm * fine[:, 3], least_mm)
         paint_tube(distance, part, fine[:, :3], radii, 0.6 * voxel)
     return box, (0.5 - distance / voxel).clamp(0, 1)

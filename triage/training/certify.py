@@ -10,7 +10,7 @@ from triage.decision.fit import fit_table
 from triage.decision.fusion import ENSEMBLE_ONLY
 from triage.decision.scores import from_rows
 from triage.decision.table import CutoffTable, TargetCutoffs
-from triage.training.scoring import Row
+from triage.training.cases import Row
 from triage.types import Cutoff, Target
 
 NEVER = 1.0  # as rule-in: no probability reaches it, nothing is suspected
@@ -22,7 +22,6 @@ class Certified:
 
     table: CutoffTable
     notes: tuple[str, ...]
-    healthy: int
     fusion: Mapping[Target, str]
 
 
@@ -53,7 +52,7 @@ def certify(
     notes: list[str] = []
     usable = [t for t in targets if _fit_to_calibrate(calibration, t, notes)]
     entries: dict[Target, TargetCutoffs] = {t: neutral() for t in targets}
-    healthy, fusion = 0, dict[Target, str]()
+    fusion: dict[Target, str] = {}
     if usable:
         own = [r for r in calibration if r["target"] in {t.value for t in usable}]
         fused = [r for r in out_of_fold if r["target"] in {t.value for t in usable}]
@@ -64,7 +63,7 @@ def certify(
                 out_of_fold=from_rows(fused) if fused else None,
             )
             entries |= fitted.cutoffs.targets
-            healthy, fusion = fitted.healthy, dict(fitted.fusion)
+            fusion = dict(fitted.fusion)
         except ValueError as error:
             notes.append(f"not calibrated: {error}")
     if images_only:
@@ -72,7 +71,7 @@ def certify(
         notes.append(
             "calibrated on single images: cutoffs carry no certificate, volumes look different"
         )
-    return Certified(CutoffTable(calibrated_on, entries), tuple(notes), healthy, fusion)
+    return Certified(CutoffTable(calibrated_on, entries), tuple(notes), fusion)
 
 
 def _fit_to_calibrate(rows: Sequence[Row], target: Target, notes: list[str]) -> bool:
@@ -93,14 +92,15 @@ def with_kept(
 ) -> CutoffTable:
     """New cutoffs beside those of targets that were kept from the base.
 
-    A kept certificate holds only if everything that answers for the target is as it was
-    (`changed` says if not) and if both were calibrated on the same kind of patients.
+    What was kept stands on networks that are as they were; where one of them changed (`changed`)
+    and the target was not calibrated anew, it is neutral. Its certificate holds only if both were
+    calibrated on the same kind of patients.
     """
-    same = not changed and base.calibrated_on == new.calibrated_on
     entries: dict[Target, TargetCutoffs] = dict(new.targets)
     for target in kept:
         if entry := base.targets.get(target):
-            entries[target] = entry if same else uncertified(entry)
+            same = base.calibrated_on == new.calibrated_on
+            entries[target] = neutral() if changed else entry if same else uncertified(entry)
     return CutoffTable(new.calibrated_on, _ordered(entries))
 
 

@@ -51,10 +51,10 @@ class Features:
 
 
 def room_for(trunk: nn.Module, size: int, copies: int = COPIES) -> int:
-    """How many slices fit into `MOST_BYTES`: whole networks keep pictures, twenty times as large."""
+    """How many slices fit into `MOST_BYTES`: whole networks keep pictures, 20 times as large."""
     with torch.no_grad():
         one = trunk.eval()(torch.zeros(1, 3, size, size))
-    return max(1000, min(MOST, MOST_BYTES // (one.numel() * 2 * copies)))
+    return max(1000, min(MOST, MOST_BYTES // (int(one.numel()) * 2 * copies)))
 
 
 def choose(samples: Sequence[Sample], seed: int, most: int = MOST) -> list[Sample]:

@@ -9,10 +9,10 @@ from pathlib import Path
 from triage.decision.table import CutoffTable
 from triage.nets.slice_net import SIZE
 from triage.training.cache import Entry
+from triage.training.cases import Row
 from triage.training.certify import Certified
 from triage.training.folds import Split
 from triage.training.layout import CALIBRATION, DataSet, Patient
-from triage.training.scoring import Row
 from triage.types import Target
 
 NETWORKS = ("localiser", "trunk", "volume")  # beside targets, what may be trained

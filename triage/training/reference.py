@@ -29,6 +29,7 @@ from triage.training import (
     localiser,
     members,
     scoring,
+    sequence,
     slices,
     trunk,
     volume,
@@ -40,10 +41,10 @@ from triage.training.checkpoint import trained_weights
 from triage.training.evaluation.judged import judge_with_bundle
 from triage.training.evaluation.prevalence import natural
 from triage.training.evaluation.write import write_evaluation
-from triage.training.folds import make_split
+from triage.training.folds import Split, make_split
 from triage.training.layout import Patient
 from triage.training.start import fresh_tail
-from triage.types import TARGETS
+from triage.types import TARGETS, Target
 
 FOLDS = 3
 DATA = [
@@ -145,7 +146,7 @@ def train_members(work: Path) -> None:
     shared = split(joint.net, SHARED)[0]
     heads = joint.net.classifier[1]
     assert isinstance(heads, torch.nn.Linear)  # noqa: S101 - narrows the type
-    where = make_split([_patient(e) for e in people], TARGETS, folds=FOLDS, calibration=0, seed=5)
+    where = _split(people)
     for i, target in enumerate(TARGETS):
         out = work / f"members_{target.value}.pt"
         if out.exists():
@@ -167,6 +168,23 @@ def train_members(work: Path) -> None:
             log=say,
         )
         save_weights(out, {"members": [tail.state_dict() for tail in tails]})
+
+
+def _split(people: Sequence[cache.Entry]) -> Split:
+    return make_split([_patient(e) for e in people], TARGETS, folds=FOLDS, calibration=0, seed=5)
+
+
+def train_sequence(work: Path) -> None:
+    """Sequence heads on what the out-of-fold members saw; kept where they beat plain pooling."""
+    where = _split(samples(work)[0])
+
+    def fold_of(target: Target, person: str) -> int | None:
+        return next((k for k in range(FOLDS) if where.holds_out(person, k)), None)
+
+    write_draft(work, heads=False)
+    studies = sequence.collect(entries(work, "train"), load_draft(work), fold_of, log=say)
+    heads, compared = sequence.train_heads(studies, work / "sequence", log=say)
+    sequence.save_heads(work / "sequence.pt", heads, compared)
 
 
 def _patient(entry: cache.Entry) -> Patient:
@@ -192,7 +210,7 @@ def load_trained(work: Path) -> tuple[Localiser, SliceEnsembles, VolumeNet]:
     return find, ensembles, whole
 
 
-def write_draft(work: Path) -> Path:
+def write_draft(work: Path, *, heads: bool = True) -> Path:
     """A bundle with neutral cutoffs: what the calibration patients are scored with."""
     find, ensembles, whole = load_trained(work)
     return assemble.write(
@@ -201,6 +219,7 @@ def write_draft(work: Path) -> Path:
         localiser=find,
         slices=ensembles,
         volume=whole,
+        sequence=sequence.load_heads(work / "sequence.pt") if heads else None,
         cutoffs=assemble.neutral_table(),
         provenance={},
         card="Draft: not calibrated.",
@@ -265,6 +284,7 @@ def finish(work: Path, out: Path, version: str) -> None:
         localiser=find,
         slices=ensembles,
         volume=whole,
+        sequence=sequence.load_heads(work / "sequence.pt"),
         cutoffs=table,
         provenance=provenance,
         card=card,
@@ -286,7 +306,7 @@ def _scores(work: Path, name: str) -> list[scoring.Row]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    stages = ("sets", "localiser", "trunk", "members", "volume", "score", "finish")
+    stages = ("sets", "localiser", "trunk", "members", "volume", "sequence", "score", "finish")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stages", nargs="*", default=stages, help=f"of {', '.join(stages)}")
     parser.add_argument("--work", type=Path, required=True, help="checkpoints and sets go here")
@@ -307,6 +327,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             train_members(a.work)
         elif stage == "volume":
             volume.train(entries(a.work, "train"), a.work, steps=STEPS[stage], log=say)
+        elif stage == "sequence":
+            train_sequence(a.work)
         elif stage == "score":
             write_draft(a.work)
             score_sets(a.work, ("cal", "well", "test"))

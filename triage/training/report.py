@@ -79,7 +79,7 @@ def _provenance(job: Job, begin: Start, found: Found) -> dict[str, Any]:
         "series": kinds,
         "series_left_out": len(job.left_out),
         "data": _data(job),
-        "notes": [*job.data.notes, *found.certified.notes],
+        "notes": [*(n.split(":")[0] for n in job.data.notes), *found.certified.notes],  # no names
         "initial_weights": begin.source,
         "split": {
             "sha256": job.split.sha256,
@@ -113,7 +113,7 @@ def _evaluation(job: Job, found: Found) -> dict[str, bytes]:
         "cutoffs": found.table.to_dict(),
         "fusion": {t.value: text for t, text in found.certified.fusion.items()},
         "scored": "out of fold: each patient by the member that did not train on him or her",
-        "calibration": _calibration(found),
+        "calibration": _calibration(job, found),
     }
     if found.out_of_fold:
         judged = judge_with_bundle(from_rows(found.out_of_fold), found.certified.table)
@@ -129,7 +129,7 @@ def _evaluation(job: Job, found: Found) -> dict[str, bytes]:
     return assemble.files_of(place)
 
 
-def _calibration(found: Found) -> dict[str, Any]:
+def _calibration(job: Job, found: Found) -> dict[str, Any]:
     """Who calibrated, and the AUC of the final ensembles there (order is not fitted to them)."""
     rows = found.calibration
     patients = {str(r["patient_id"]) for r in rows}
@@ -137,7 +137,8 @@ def _calibration(found: Found) -> dict[str, Any]:
         t.value: len({str(r["patient_id"]) for r in rows if r["target"] == t.value and r["label"]})
         for t in found.refitted
     }
-    out: dict[str, Any] = {"patients": len(patients), "healthy": found.certified.healthy}
+    well = {p.patient_id for p in job.data.patients if not p.any_injury}
+    out: dict[str, Any] = {"patients": len(patients), "healthy": len(patients & well)}
     out["positives"] = positives
     if rows:
         table = from_rows(rows)

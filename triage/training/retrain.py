@@ -12,7 +12,7 @@ from triage.decision.table import CutoffTable
 from triage.inference.networks import Networks, choose_device, load_networks
 from triage.nets.bundle import MANIFEST, find_bundle, read_bytes
 from triage.settings import settings
-from triage.training import assemble, features, members, parts, scoring, start
+from triage.training import assemble, cases, features, members, parts, scoring, start
 from triage.training.certify import certify, neutral, with_kept
 from triage.training.dataset import labelled, prepare
 from triage.training.folds import TRAIN_ONLY, make_split
@@ -210,16 +210,15 @@ def _certify(job: Job, begin: start.Start, nets: Networks, fresh: tuple[Target, 
     volumes = [e for e in own if e.is_volume]
     judged = volumes or own  # the service judges volumes: where there are any, they decide
     path = job.work / f"scores_{nets.ref.sha256[:12]}.csv"
-    rows = scoring.read(path) if path.exists() else []
-    done = {(r["patient_id"], r["series_id"]) for r in rows}
+    done = scoring.whole_series(path, len(refitted))
     for i, entry in enumerate(judged):
-        case = scoring.case_of(entry)
+        case = cases.case_of(entry)
         if (case.patient_id, case.series_id) not in done:
-            seen, place = scoring.look(case, nets, refitted), job.split.where[entry.person]
-            new: list[scoring.Row] = []
+            seen, place = cases.look(case, nets, refitted), job.split.where[entry.person]
+            new: list[cases.Row] = []
             for t in refitted:
                 alone = place if isinstance(place, int) and t in fresh else None
-                new += scoring.rows_of(case, seen, targets=[t], member=alone)
+                new += cases.rows_of(case, seen, targets=[t], member=alone)
             scoring.append(path, scoring.FIELDS, new)
         job.tell(f"scored {i + 1} of {len(judged)} series", (i + 1) / len(judged))
     rows = scoring.read(path)

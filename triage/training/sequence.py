@@ -26,10 +26,11 @@ from triage.inference.score import Looked, heights, look_at_slices, pool_slices
 from triage.nets.sequence_head import SequenceHead, SequenceHeads, at_steps
 from triage.reasons import NotAnalysed
 from triage.training.cache import Entry
+from triage.training.cases import grid_of
+from triage.training.checkpoint import read, save
 from triage.training.evaluation.auc import auc
 from triage.training.loop import Group, Habits, Parts, Plan, Task
 from triage.training.loop import train as run
-from triage.training.scoring import grid_of
 from triage.types import TARGETS, Target
 
 STEPS, BATCH = 240, 24
@@ -275,3 +276,24 @@ def train_heads(
     for target, head in kept.items():
         heads.heads[target.value].load_state_dict(head.state_dict())
     return heads.eval(), compared
+
+
+def save_heads(path: Path, heads: SequenceHeads | None, seen: Mapping[Target, Compared]) -> None:
+    """Keep heads and their comparison; `heads` None is kept too: none was better."""
+    state = {
+        "channels": heads.architecture["channels"] if heads else {},
+        "width": heads.architecture["width"] if heads else 0,
+        "weights": heads.state_dict() if heads else {},
+        "auc": {t.value: {"head": c.head, "plain": c.plain} for t, c in seen.items()},
+    }
+    save(path, state)
+
+
+def load_heads(path: Path) -> SequenceHeads | None:
+    """Heads kept by `save_heads`; None where there is no file, or no head was better."""
+    state = read(path) if path.exists() else {"channels": {}}
+    if not state["channels"]:
+        return None
+    heads = SequenceHeads(state["channels"], int(state["width"]))
+    heads.load_state_dict(state["weights"])
+    return heads.eval().requires_grad_(False)

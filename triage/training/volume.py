@@ -1,9 +1,11 @@
 """Training of the volume net: pieces of patients, lesion masks as auxiliary truth.
 
 Half of the pieces show a lesion of the target whose turn it is. A piece of 72 mm costs a small part
-of a whole abdomen: per second of CPU the network sees a hundred times as many lesions. Measured on
-171 simulated patients, one CPU thread: pieces of 120 mm and no organ medians had learned nothing
-after 500 steps; pieces of 72 mm with medians had after 150.
+of a whole abdomen: per second of CPU the network sees many times as many lesions. Measured on 171
+simulated patients: pieces of 120 mm, two a step, without organ medians, had learned nothing after
+500 steps. Pieces of 72 mm, ten a step, with medians, reached on 48 held-out patients (given their
+true organ labels) an AUC of 0.87 liver, 0.89 spleen, 0.87 kidney, 0.74 bowel and 0.62 extravasation
+after 1,200 steps: about 8 minutes of one CPU thread.
 """
 
 from __future__ import annotations

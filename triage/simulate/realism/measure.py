@@ -116,8 +116,9 @@ def patches(s: Sample, organ: str = "liver") -> list[tuple[NDArray[np.float64], 
     u = np.linspace(-1, 1, n)
     a, b = np.meshgrid(u, u, indexing="ij")
     basis = np.stack([np.ones_like(a), a, b, a * a, b * b, a * b], -1).reshape(n * n, 6)
+    solve = np.linalg.pinv(basis)
     found = []
-    for k in range(mask.shape[2]):
+    for k in np.flatnonzero(mask.any((0, 1))).tolist():
         plane = np.cumsum(np.cumsum(np.pad(mask[:, :, k], ((1, 0), (1, 0))).astype(int), 0), 1)
         for i in range(0, mask.shape[0] - n, n // 2):
             for j in range(0, mask.shape[1] - n, n // 2):
@@ -125,8 +126,7 @@ def patches(s: Sample, organ: str = "liver") -> list[tuple[NDArray[np.float64], 
                 if inside < n * n:
                     continue
                 patch = s.hu[i : i + n, j : j + n, k].astype(np.float64).reshape(-1)
-                fit, *_ = np.linalg.lstsq(basis, patch, rcond=None)
-                found.append(((patch - basis @ fit).reshape(n, n), k))
+                found.append(((patch - basis @ (solve @ patch)).reshape(n, n), k))
     found.sort(key=lambda item: float(item[0].std()))
     return found[: max(1, round(KEEP * len(found)))] if found else []
 
@@ -178,8 +178,11 @@ def slice_correlation(s: Sample) -> float | None:
     mask = s.masks.get("liver")
     if mask is None:
         return None
-    inside = core(mask, s.spacing, 6.0)
-    fine = s.hu - gaussian_filter(s.hu, (2.0 / s.spacing[0], 2.0 / s.spacing[1], 0))
+    box = bounds(mask, 12)
+    if box is None:
+        return None
+    hu, inside = s.hu[box], core(mask[box], s.spacing, 6.0)
+    fine = hu - gaussian_filter(hu, (2.0 / s.spacing[0], 2.0 / s.spacing[1], 0))
     both = inside[:, :, 1:] & inside[:, :, :-1]
     a, b = fine[:, :, 1:][both], fine[:, :, :-1][both]
     keep = (np.abs(a) < 3 * a.std()) & (np.abs(b) < 3 * b.std()) if len(a) else np.zeros(0, bool)
