@@ -121,6 +121,10 @@ def test_who_trained_a_bundle_never_calibrates_the_next(
     calibrating = {p for p, where in second.items() if where == CALIBRATION}
     assert calibrating
     assert all(first[p] == CALIBRATION for p in calibrating)
+    metrics = json.loads((again / "evaluation/metrics.json").read_text())
+    assert metrics["targets"] == {}  # everybody else trained the first one: nobody is out of fold
+    notes = json.loads((again / "bundle.json").read_text())["provenance"]["notes"]
+    assert any("trained the bundle that this one began from" in n for n in notes)
 
 
 def test_without_a_bundle_other_targets_are_not_trained(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from triage.settings import settings
 from triage.training import assemble, cases, features, members, parts, scoring, start
 from triage.training.certify import certify, neutral, with_kept
 from triage.training.dataset import labelled, prepare
-from triage.training.folds import TRAIN_ONLY, make_split
+from triage.training.folds import TRAIN_ONLY, digest, make_split
 from triage.training.job import SPLITS, Found, Job, Log, Options, Tell
 from triage.training.layout import CALIBRATION, LayoutError, Patient, read_layout
 from triage.training.report import write_trained
@@ -226,7 +226,14 @@ def _certify(job: Job, begin: start.Start, nets: Networks, fresh: tuple[Target, 
     calibration = [r for r in rows if where[str(r["patient_id"])] == CALIBRATION]
     # A volume net or trunk trained here never saw fold 0, and only fold 0.
     folds = [0] if one_fold else range(job.split.folds)
-    out_of_fold = [r for r in rows if where[str(r["patient_id"])] in folds]
+    held_out = {
+        e.patient_id: digest(e.person) for e in judged if job.split.where[e.person] in folds
+    }
+    before = _trained_before(begin.base)
+    seen_before = {p for p, name in held_out.items() if name in before}
+    out_of_fold = [
+        r for r in rows if r["patient_id"] in held_out and r["patient_id"] not in seen_before
+    ]
     simulated = any(e.simulated for e in judged if job.split.calibrates(e.person))
     certified = certify(
         calibration,
@@ -235,6 +242,12 @@ def _certify(job: Job, begin: start.Start, nets: Networks, fresh: tuple[Target, 
         calibrated_on="simulated" if simulated or not calibration else "real",
         images_only=not volumes,
     )
+    if seen_before:
+        note = (
+            f"{len(seen_before)} patients trained the bundle that this one began from: their scores"
+            " are not out of fold, and neither fuse nor evaluate"
+        )
+        certified = replace(certified, notes=(*certified.notes, note))
     for note in certified.notes:
         job.log(note)
     kept = [t for t in TARGETS if nets.slices.members[t] and t not in refitted]
