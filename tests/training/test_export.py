@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from triage.cli.main import app
 from triage.inference.crops import HIGH_HU, LOW_HU
 from triage.inference.networks import Networks, load_networks
+from triage.nets.bundle import find_bundle
 from triage.nets.localiser import Localiser, scale
 from triage.nets.sequence_head import STEP_MM, SequenceHead, SequenceHeads
 from triage.nets.slice_net import SliceEnsembles
@@ -68,6 +69,10 @@ def nets(tmp_path_factory: pytest.TempPathFactory) -> Networks:
     """A small bundle with every kind of network, written and loaded as the service does it."""
     torch.manual_seed(0)
     slices = SliceEnsembles({t.value: 2 if t is Target.LIVER else 0 for t in TARGETS})
+    trained = load_networks(find_bundle("reference"), "cpu").slices  # random weights see nothing
+    slices.trunk.load_state_dict(trained.trunk.state_dict())
+    for member, like in zip(slices.of(Target.LIVER), trained.of(Target.LIVER), strict=False):
+        member.load_state_dict(like.state_dict())
     sequence = SequenceHeads({Target.LIVER.value: 160})
     head = sequence.heads[Target.LIVER.value]
     assert isinstance(head, SequenceHead)
@@ -161,7 +166,7 @@ def test_plain_monai_gives_our_probabilities(
     for name, answer in answers.items():
         assert answer.shape == ours[name].shape, name
         assert torch.allclose(answer.float(), ours[name].float(), atol=1e-4), name
-    assert float(answers["slices_liver"].std()) > 1e-6 and len(answers["localiser"].unique()) > 1
+    assert float(answers["slices_liver"].std()) > 1e-3 and len(answers["localiser"].unique()) > 1
 
 
 def test_metadata_tells_what_goes_in(nets: Networks, exported: Path) -> None:
