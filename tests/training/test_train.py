@@ -13,8 +13,8 @@ from tests.training.small_layout import write_layout
 from triage.decision.table import CutoffTable
 from triage.decision.verdicts import certificate_holds
 from triage.inference.networks import Networks, load_networks
-from triage.nets.bundle import find_bundle, verify
-from triage.training.folds import CALIBRATION, SplitError
+from triage.nets.bundle import find_bundle, read_manifest, verify
+from triage.training.folds import CALIBRATION, SplitError, trained_before, warning
 from triage.training.job import Options
 from triage.training.layout import LayoutError
 from triage.training.retrain import train
@@ -99,6 +99,14 @@ def test_the_bundle_scores_a_data_set(bundle: Path, tmp_path: Path) -> None:
     assert liver["100"]["score"] > liver["101"]["score"]
     again = score_data(some, nets, out=out, log=LINES.append)  # from the file
     assert [r["patient_id"] for r in again] == [r["patient_id"] for r in rows]
+
+
+def test_who_trained_a_bundle_does_not_judge_it_in_silence(bundle: Path) -> None:
+    trained = trained_before(bundle, read_manifest(bundle))
+    assert len(trained) == len(HURT) - 7
+    persons = [str(100 + i) for i in range(len(HURT))]
+    assert f"{len(trained)} of {len(HURT)} persons trained" in str(warning(persons, trained))
+    assert warning(["somebody else"], trained) is None
 
 
 def test_run_again_it_changes_nothing(bundle: Path, data: Path) -> None:

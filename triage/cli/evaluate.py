@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -107,13 +108,17 @@ def _score(data: Path, folder: Path, device: str, out: Path) -> ScoreTable:
 
 def _with_bundle(table: ScoreTable, folder: Path) -> tuple[Judged, dict[str, Any]]:
     from triage.decision.table import CutoffTable
-    from triage.nets.bundle import BundleError, reference
+    from triage.nets.bundle import BundleError, read_manifest, reference
     from triage.training.evaluation.judged import judge_with_bundle
+    from triage.training.folds import trained_before, warning
 
     try:
         fitted, ref = CutoffTable.from_bundle(folder), reference(folder)
+        trained = trained_before(folder, read_manifest(folder))
     except BundleError as error:
         raise typer.BadParameter(plain(error)) from error
+    if note := warning(set(table.persons), trained):
+        table = replace(table, notes=(*table.notes, note))
     bundle = {
         "name": ref.name,
         "version": ref.version,

@@ -11,15 +11,18 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from triage.nets.bundle import Manifest, read_bytes
 from triage.training.layout import CALIBRATION, Patient
 from triage.types import TARGETS, Target
 
 Floats = NDArray[np.float64]
+SPLITS = "evaluation/splits.json"  # in a bundle
 TRAIN_ONLY = "train"  # added patients: in every member's training, never held out
 
 
@@ -58,6 +61,25 @@ class Split:
 def digest(person: str) -> str:
     """A person's name in a bundle: not readable, and the same in every bundle."""
     return hashlib.sha256(f"triage person {person}".encode()).hexdigest()[:24]
+
+
+def trained_before(folder: Path, manifest: Manifest) -> set[str]:
+    """Digests of the persons that trained a bundle, where it says so. Raises BundleError."""
+    if SPLITS not in manifest.files:
+        return set()
+    told = json.loads(read_bytes(folder, SPLITS, manifest))
+    return {name for name, where in told["persons"].items() if where != CALIBRATION}
+
+
+def warning(persons: Collection[str], trained: Collection[str]) -> str | None:
+    """What to say where a bundle is judged on persons that trained it."""
+    known = sum(digest(p) in trained for p in persons)
+    if not known:
+        return None
+    return (
+        f"{known} of {len(persons)} persons trained this bundle: on new patients it will be worse"
+        " than these figures"
+    )
 
 
 def make_split(

@@ -16,7 +16,6 @@ from triage.training.layout import CALIBRATION, DataSet, Patient
 from triage.types import Target
 
 NETWORKS = ("localiser", "trunk", "volume")  # beside targets, what may be trained
-SPLITS = "evaluation/splits.json"
 Log = Callable[[str], None]
 Tell = Callable[[str, float], None]
 

@@ -19,8 +19,8 @@ from triage.training.card import model_card
 from triage.training.evaluation.auc import auc
 from triage.training.evaluation.judged import judge_with_bundle
 from triage.training.evaluation.write import write_evaluation
-from triage.training.folds import TRAIN_ONLY
-from triage.training.job import SPLITS, Found, Job
+from triage.training.folds import SPLITS, TRAIN_ONLY
+from triage.training.job import Found, Job
 from triage.training.layout import CALIBRATION
 from triage.training.start import Start
 

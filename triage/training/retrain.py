@@ -10,13 +10,13 @@ from pathlib import Path
 
 from triage.decision.table import CutoffTable
 from triage.inference.networks import Networks, choose_device, load_networks
-from triage.nets.bundle import MANIFEST, find_bundle, read_bytes
+from triage.nets.bundle import MANIFEST, find_bundle
 from triage.settings import settings
 from triage.training import assemble, cases, features, members, parts, scoring, start
 from triage.training.certify import certify, neutral, with_kept
 from triage.training.dataset import labelled, prepare
-from triage.training.folds import TRAIN_ONLY, digest, make_split
-from triage.training.job import SPLITS, Found, Job, Log, Options, Tell
+from triage.training.folds import TRAIN_ONLY, digest, make_split, trained_before
+from triage.training.job import Found, Job, Log, Options, Tell
 from triage.training.layout import CALIBRATION, LayoutError, Patient, read_layout
 from triage.training.report import write_trained
 from triage.training.slices import Sample, samples_of
@@ -130,17 +130,9 @@ def _prepare(job: Job, base: Networks) -> None:
         calibration=options.calibration,
         seed=options.seed,
         added=[p for p in job.added if p.patient_id in alive],
-        trained=_trained_before(base),
+        trained=trained_before(base.folder, base.manifest),
     )
     (job.work / "split.json").write_text(json.dumps(job.split.to_dict()))
-
-
-def _trained_before(base: Networks) -> set[str]:
-    """Digests of the persons that trained the bundle to start from."""
-    if SPLITS not in base.manifest.files:
-        return set()
-    told = json.loads(read_bytes(base.folder, SPLITS, base.manifest))
-    return {name for name, where in told["persons"].items() if where != CALIBRATION}
 
 
 def _members(job: Job, begin: start.Start, target: Target) -> start.Trained:
@@ -229,7 +221,7 @@ def _certify(job: Job, begin: start.Start, nets: Networks, fresh: tuple[Target, 
     held_out = {
         e.patient_id: digest(e.person) for e in judged if job.split.where[e.person] in folds
     }
-    before = _trained_before(begin.base)
+    before = trained_before(begin.base.folder, begin.base.manifest)
     seen_before = {p for p, name in held_out.items() if name in before}
     out_of_fold = [
         r for r in rows if r["patient_id"] in held_out and r["patient_id"] not in seen_before
