@@ -26,13 +26,6 @@ from triage.types import Phase
 Point = NDArray[np.float64]
 
 
-def add_all(c: Canvas) -> None:
-    """Draw them at their usual frequencies."""
-    for key, add in SOMETIMES.items():
-        if c.chance(key):
-            add(c)
-
-
 def _dots(c: Canvas, where: Tensor, count: int, radius: tuple[float, float], key: str) -> int:
     """Small round bright things at random points of a mask; returns how many."""
     points = random_voxels(where, c.scene.grid, c.dice, count)

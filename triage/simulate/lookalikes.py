@@ -41,10 +41,9 @@ def add_all(c: Canvas) -> None:
         if c.chance("cleft.p"):
             cleft(c, name)
     liver_fat(c)
-    for key, add in SOMETIMES.items():
+    for key, add in (SOMETIMES | incidental.SOMETIMES).items():
         if c.chance(key):
             add(c)
-    incidental.add_all(c)
 
 
 def _times(c: Canvas, key: str) -> int:

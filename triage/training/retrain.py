@@ -218,14 +218,10 @@ def _certify(job: Job, begin: start.Start, nets: Networks, fresh: tuple[Target, 
     calibration = [r for r in rows if where[str(r["patient_id"])] == CALIBRATION]
     # A volume net or trunk trained here never saw fold 0, and only fold 0.
     folds = [0] if one_fold else range(job.split.folds)
-    held_out = {
-        e.patient_id: digest(e.person) for e in judged if job.split.where[e.person] in folds
-    }
     before = trained_before(begin.base.folder, begin.base.manifest)
-    seen_before = {p for p, name in held_out.items() if name in before}
-    out_of_fold = [
-        r for r in rows if r["patient_id"] in held_out and r["patient_id"] not in seen_before
-    ]
+    held_out = {e.patient_id for e in judged if where[e.patient_id] in folds}
+    seen_before = held_out & {e.patient_id for e in judged if digest(e.person) in before}
+    out_of_fold = [r for r in rows if r["patient_id"] in held_out - seen_before]
     simulated = any(e.simulated for e in judged if job.split.calibrates(e.person))
     certified = certify(
         calibration,
