@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# No deadlines: how long an example takes depends on what else the machine does.
+settings.register_profile("repository", deadline=None)
+settings.load_profile("repository")
 
 ROOT = Path(__file__).resolve().parent.parent
 

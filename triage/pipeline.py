@@ -189,7 +189,7 @@ def _series(
         grid = to_grid(straightened(volume))
     step("localising", 0.25)
     with clock.stage("localise_s"):
-        anatomy = localise(nets.localiser, grid)
+        anatomy = localise(nets, grid)
         scope = judge_scope(grid, anatomy)
     step("slices", 0.35)
     with clock.stage("slices_s"):

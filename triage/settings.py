@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -17,6 +18,9 @@ class Settings(BaseSettings):
     home: Path = Field(Path("~/.triage"), description="Folder of the service's data.")
     model: str = Field("reference", description="Bundle to use: a name below models/ or a folder.")
     device: str = Field("auto", description="auto, cpu or cuda.")
+    engine: Literal["auto", "torch", "openvino"] = Field(
+        "auto", description="What runs the networks: auto is OpenVINO on a CPU, torch on CUDA."
+    )
     threads: int = Field(0, ge=0, description="CPU threads; 0 means one for each core.")
     min_slices: int = Field(12, ge=1, description="Fewer slices are refused (TOO_FEW_SLICES).")
     max_slices: int = Field(4000, ge=1, description="More slices are refused (TOO_LARGE).")
@@ -35,12 +39,66 @@ class Settings(BaseSettings):
     analysis_timeout_s: float = Field(
         1800.0, gt=0, description="Seconds one study may take in the service; then TIMED_OUT."
     )
+    worker_id: str = Field(
+        "", description="Name of this worker among all; by default made once for each machine."
+    )
+    worker_concurrency: int = Field(
+        1, ge=1, le=64, description="Studies that a worker analyses at a time; the same on all."
+    )
+    embedded_worker: bool = Field(
+        True, description="Whether `triage serve` analyses; else `triage worker` has to run."
+    )
+    prewarm: bool = Field(True, description="Load the networks at start, not at the first study.")
+    analysis_memory_bytes: int = Field(
+        0, ge=0, description="Memory of the analysing process before it is ended; 0 means no limit."
+    )
+    stop_grace_s: float = Field(
+        5.0, ge=0, description="Seconds a study under way may take after SIGTERM; else it resumes."
+    )
     imagenet: Path | None = Field(
         None, description="ImageNet weights of MobileNetV2 for `triage train --init imagenet`."
     )
     debug: bool = Field(False, description="Show the traceback of an error.")
     http_port: int = Field(8765, ge=0, le=65535, description="Port of `triage serve`.")
     http_host: str = Field("127.0.0.1", description="Address that `triage serve` binds to.")
+    database_url: str | None = Field(
+        None, description="postgresql://... where several machines work; else SQLite in the home."
+    )
+    dicom_port: int = Field(11112, ge=0, le=65535, description="Port of the DICOM receiver.")
+    dicom_host: str = Field("127.0.0.1", description="Address that the DICOM receiver binds to.")
+    ae_title: str = Field(
+        "TRIAGE", min_length=1, max_length=16, description="Our application entity title."
+    )
+    ae_title_required: bool = Field(
+        False, description="Refuse associations that call another AE title than ours."
+    )
+    senders: str = Field(
+        "", description="Calling AE titles that may send, as AE or AE@address; empty means all."
+    )
+    dicom_max_associations: int = Field(128, ge=1, description="Associations at the same time.")
+    dicom_timeout_s: float = Field(
+        30.0, gt=0, description="Seconds without a sign of life after which a sender is cut off."
+    )
+    dicom_tls_cert: Path | None = Field(None, description="Certificate (PEM): DICOM over TLS.")
+    dicom_tls_key: Path | None = Field(None, description="Private key (PEM) of that certificate.")
+    dicom_tls_client_ca: Path | None = Field(
+        None, description="CA (PEM): only senders with a certificate of it may connect."
+    )
+    max_instance_bytes: int = Field(
+        1 << 30, ge=1, description="A larger single DICOM file is refused by the service."
+    )
+    series_quiet_s: float = Field(
+        30.0, gt=0, description="Seconds without a new image after which a study is complete."
+    )
+    study_deadline_s: float = Field(
+        3600.0, gt=0, description="Seconds from the first image to a result; then TIMED_OUT."
+    )
+    watch_folder: Path | None = Field(None, description="Folder whose DICOM files are taken.")
+    pacs: str = Field("", description="PACS to pull from by C-FIND and C-MOVE: AE@host:port.")
+    pacs_web: str = Field("", description="PACS to pull from by DICOMweb: its address.")
+    retention_days: int = Field(
+        0, ge=0, description="Days after which a study and its images are deleted; 0 means never."
+    )
 
 
 @lru_cache(maxsize=1)

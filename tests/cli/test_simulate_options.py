@@ -10,9 +10,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from triage.cli.common import Exit
+from triage.cli.common import Exit, target_shares
 from triage.cli.main import call
-from triage.cli.simulate import read_prevalence, read_spacing
+from triage.cli.simulate import read_spacing
 from triage.types import Target
 
 QUICK = ["--spacing", "8,8,10", "--matrix", "64"]
@@ -65,10 +65,10 @@ def labels(path: Path, value: int) -> str:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--prevalence", "liver=2"], "one rate from 0 to 1"),
-        (["--prevalence", "pancreas=0.5"], "Expected TARGET=RATE such as liver=0.5"),
+        (["--prevalence", "liver=2"], "one share from 0 to 1"),
+        (["--prevalence", "pancreas=0.5"], "Expected TARGET=SHARE such as liver=0.5"),
         (["--prevalence", "liver=0.5", "--enriched", "0.5"], "got both"),
-        (["--prevalence", "liver"], "Expected TARGET=RATE"),
+        (["--prevalence", "liver"], "Expected TARGET=SHARE"),
         (["--enriched", "0", "--injured"], "every injury has a prevalence of 0"),
         (["--enriched", "0.4", "--uninjured"], "leave it out"),
         (["--phase", "late"], "plain"),
@@ -105,7 +105,7 @@ def test_backgrounds_that_cannot_serve(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_rates_and_spacings_are_read() -> None:
-    assert read_prevalence(["liver=0.5", "bowel=0"]) == {Target.LIVER: 0.5, Target.BOWEL: 0.0}
+    assert target_shares(["liver=0.5", "bowel=0"]) == {Target.LIVER: 0.5, Target.BOWEL: 0.0}
     assert read_spacing("2") == (2, 2, 2) and read_spacing("1.2,1.2,2.5") == (1.2, 1.2, 2.5)
-    with pytest.raises(ValueError, match="one rate"):
-        read_prevalence(["liver=0.5", "liver=0.4"])
+    with pytest.raises(ValueError, match="one share"):
+        target_shares(["liver=0.5", "liver=0.4"])

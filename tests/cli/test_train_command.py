@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -10,12 +11,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 
 from tests.training.small_layout import write_layout
 from triage.cli.main import call
 from triage.cli.train import NETWORKS, SIZES, UNFROZEN, Steps, chosen
+from triage.inference.networks import load_networks
 from triage.types import Target
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_targets_and_networks_are_told_apart() -> None:
@@ -97,3 +102,45 @@ def test_killed_in_the_middle_and_resumed_gives_the_same_weights(tmp_path: Path)
             said, _ = process.communicate(timeout=280)
         assert process.returncode == 0, said
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
+
+
+def files(folder: Path) -> set[Path]:
+    return {p.relative_to(folder) for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.long
+def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
+    """`torchrun` around the whole command, gloo on the CPU: the same bundle, written once."""
+    data = write_layout(tmp_path / "data", [i % 2 == 0 for i in range(20)], slices=1)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "TRIAGE_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+    said = {}
+    for out, processes in (("one", 1), ("two", 2)):
+        command = [sys.executable]
+        if processes > 1:
+            command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        command += ["-m", "triage", "train", str(data), "--target", "liver", "--folds", "2"]
+        command += ["--epochs", "3", "--device", "cpu", "--out", str(tmp_path / out)]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=280, check=False
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        said[out] = done.stdout
+    assert said["two"].count("wrote ") == said["one"].count("wrote ") == 1
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+    assert len(files(tmp_path / "one.work")) == len(files(tmp_path / "two.work"))
+    one, two = (load_networks(tmp_path / out, "cpu").slices for out in ("one", "two"))
+    for a, b in zip(one.of(Target.LIVER), two.of(Target.LIVER), strict=True):
+        for (name, x), y in zip(a.state_dict().items(), b.state_dict().values(), strict=True):
+            assert torch.allclose(x, y, rtol=2e-3, atol=1e-4), name  # stored as fp16
+    scores = [
+        json.loads((tmp_path / out / "evaluation/metrics.json").read_text())["targets"]["liver"]
+        for out in ("one", "two")
+    ]
+    assert scores[0]["auc"]["value"] == pytest.approx(scores[1]["auc"]["value"], abs=0.02)

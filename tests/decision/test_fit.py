@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from triage.decision.fit import fit_table, fused_logits, neutral_table
+from triage.decision.fit import fit_table, fused_logits
 from triage.decision.fusion import EQUAL, MIN_CASES, choose_fusion, fit_fusion
 from triage.decision.scores import from_rows
 from triage.decision.verdicts import decide
@@ -135,7 +135,24 @@ def test_too_few_positives_are_uncertified(patients: int, certified: bool) -> No
     assert found.verdict is (Verdict.NO_FINDING if certified else Verdict.UNCERTIFIED)
 
 
-def test_a_draft_rules_nothing_out() -> None:
-    table = neutral_table(dict.fromkeys(TARGETS, 0.1), "simulated")
-    for entry in table.targets.values():
-        assert entry.rule_out.cutoff == 0.0 and entry.rule_out.sensitivity_lower_bound == 0.0
+def test_the_healthy_of_few_targets_are_those_without_any_injury() -> None:
+    """Injured elsewhere and high in the liver: such a patient does not set the liver's rule-in."""
+    found = []
+    for known in (False, True):
+        table = [r for r in rows(200, 11) if r["target"] == Target.LIVER.value]
+        for i, row in enumerate(table):
+            other = i % 10 == 0 and not row["label"]
+            row["ensemble"] += 30 * other
+            if known:
+                row["any_injury"] = int(row["label"] or other)
+        found.append(fit_table(from_rows(table), calibrated_on="real"))
+    judged, known_ = found
+    assert "free of the judged targets" in judged.healthy_means
+    assert known_.healthy_means == "without any injury"
+    assert known_.healthy < judged.healthy
+    cutoffs = [f.cutoffs.targets[Target.LIVER].rule_in.cutoff for f in found]
+    assert cutoffs[1] < cutoffs[0]
+    for row in (hurt := [r for r in rows(60, 12) if r["target"] == Target.LIVER.value]):
+        row["any_injury"] = 1
+    with pytest.raises(ValueError, match="patients without any injury, got none"):
+        fit_table(from_rows(hurt), calibrated_on="real")

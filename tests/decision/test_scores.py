@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from triage.decision.scores import ScoreError, ScoreTable, from_rows, read_scores
-from triage.types import Target
+from triage.decision.score_cells import ScoreError
+from triage.decision.scores import ScoreTable, from_rows, read_scores
+from triage.types import TARGETS, Target
 
 HEAD = "patient_id,target,label,score"
 
@@ -37,6 +38,18 @@ def test_the_worst_series_counts_and_targets_keep_their_order(tmp_path: Path) ->
     assert table.persons == ("b", "a")
 
 
+def test_an_injury_that_was_not_judged_makes_nobody_healthy(tmp_path: Path) -> None:
+    lines = ["a,liver,0,0.5,1", "b,liver,0,0.5,0", "c,liver,1,0.5,1", "d,liver,0,0.5,0"]
+    table = read(tmp_path, HEAD + ",any_injury", *lines)
+    assert table.healthy.tolist() == [False, True, False, True]
+    assert table.healthy_means == "without any injury"
+    unknown = read(tmp_path, HEAD + ",any_injury", *lines[:3], "d,liver,0,0.5,")
+    assert unknown.healthy.tolist() == [False, True, False, True]
+    assert unknown.healthy_means == "free of the judged targets (liver)"
+    rows = [f"{p},{t},0,0.5" for p in "ab" for t in TARGETS]
+    assert read(tmp_path, HEAD, *rows).healthy_means == "without any injury"
+
+
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
@@ -48,6 +61,12 @@ def test_the_worst_series_counts_and_targets_keep_their_order(tmp_path: Path) ->
         (
             [HEAD, "a,liver,1,0.5", "a,liver,0,0.4"],
             "row 3: patient 'a' has label 0 for liver.*row 2",
+        ),
+        ([HEAD + ",any_injury", "a,liver,1,0.5,2"], "row 2: expected any_injury 0 or 1"),
+        ([HEAD + ",any_injury", "a,liver,1,0.5,0"], "row 2: label 1 contradicts any_injury 0"),
+        (
+            [HEAD + ",any_injury", "a,liver,0,0.5,0", "a,spleen,0,0.5,1"],
+            "row 3: patient 'a' has another any_injury in row 2",
         ),
         ([HEAD, "a,liver,1,nan"], "row 2: no score"),
         ([HEAD, "a,liver,1,"], "row 2: no score"),

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import binary_dilation
 
+from tests.bundles import replace_cutoffs
 from tests.dicom import variants, write
 from triage.dicom import decode, open_study
 from triage.imaging.resample import to_grid
@@ -33,7 +34,6 @@ from triage.inference.localise import localise
 from triage.inference.networks import Networks, load_networks
 from triage.inference.score import look_at_slices, pool_slices
 from triage.nets.bundle import find_bundle
-from triage.nets.bundle_writer import add_files
 from triage.pipeline import analyse
 from triage.saliency.overlay import FOOTER, HEADER, ROOM, draw_overlay
 from triage.settings import Settings
@@ -127,7 +127,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Networks:
     cutoffs = json.loads((folder / "cutoffs.json").read_text())
     for name in ("rule_out", "rule_in"):
         cutoffs["targets"]["kidney"][name]["cutoff"] = 0.0
-    add_files(folder, {"cutoffs.json": json.dumps(cutoffs).encode()})
+    replace_cutoffs(folder, cutoffs)
     loaded = load_networks(folder, "cpu")
     loaded.localiser = OneKidney(loaded.localiser)  # type: ignore[assignment]
     return loaded

@@ -189,18 +189,6 @@ def test_writing_is_all_or_nothing(tmp_path: Path) -> None:
         write(other, overwrite=True)  # no bundle: never replaced
 
 
-def test_adding_evaluation_changes_the_identity_and_keeps_the_bundle_whole(tmp_path: Path) -> None:
-    folder = write(tmp_path / "b")
-    before = bundle.manifest_sha256(folder)
-    after = bundle_writer.add_files(
-        folder, {"evaluation/roc.png": b"png", "MODEL_CARD.md": b"# New\n"}
-    )
-    assert before != after == bundle.manifest_sha256(folder)
-    assert bundle.verify(folder).files["evaluation/roc.png"]
-    with pytest.raises(BundleError):
-        bundle_writer.add_files(folder, {WEIGHTS: b""})
-
-
 def test_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shipped, wheel, cwd = tmp_path / "models", tmp_path / "site", tmp_path / "cwd"
     monkeypatch.setattr(bundle, "REPOSITORY_MODELS", shipped)

@@ -15,8 +15,8 @@ from jsonschema import Draft202012Validator
 
 from triage import types
 from triage.decision.priority import suggest_priority
+from triage.files import write_atomic
 from triage.reasons import REASONS
-from triage.results.files import write_atomic
 from triage.results.report import TIMINGS, report_schema, to_dict, write_report
 from triage.types import (
     TARGETS,

@@ -1,15 +1,14 @@
-"""The real app on a folder of its own."""
+"""The home of a test of the service."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
-from fastapi.testclient import TestClient
-
-from triage.service.app import create_app
-from triage.settings import Settings
+from throwaway_postgres import cluster, programs
 
 
 @pytest.fixture
@@ -17,7 +16,18 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
-@pytest.fixture
-def client(home: Path) -> Iterator[TestClient]:
-    with TestClient(create_app(Settings(home=home))) as client:
-        yield client
+@pytest.fixture(scope="session")
+def new_database() -> Iterator[Callable[[], str]]:
+    """Makes an empty PostgreSQL database; returns its address."""
+    found = programs()
+    if found is None:
+        pytest.skip("no PostgreSQL server: install postgresql")
+    with cluster(found) as url:
+
+        def make() -> str:
+            name = f"triage_{secrets.token_hex(4)}"
+            with psycopg.connect(url.format("postgres"), autocommit=True) as connection:
+                connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
+            return url.format(name)
+
+        yield make

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from triage.decision.auc import auc
 from triage.simulate.fields import Dice
 from triage.simulate.trivial import (
-    auc,
     balanced_case,
     cross_validated,
     measure,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from triage.decision.table import CutoffTable
+from triage.decision.table import CutoffTable, neutral
 from triage.decision.verdicts import decide
 from triage.training.cases import Row
-from triage.training.certify import certify, neutral, uncertified, with_kept
+from triage.training.certify import certify, uncertified, with_kept
 from triage.types import Target, Verdict
 
 LIVER, SPLEEN = Target.LIVER, Target.SPLEEN

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta, binomtest, rankdata
 
+from triage.cli.cutoffs import parsed_prevalence
+from triage.decision.auc import auc, auc_interval, difference, midranks, newcombe
 from triage.decision.logistic import sigmoid
 from triage.training.evaluation import probabilities
-from triage.training.evaluation.auc import auc, auc_interval, difference, midranks, newcombe
-from triage.training.evaluation.prevalence import high_share, natural, parse
+from triage.training.evaluation.prevalence import high_share, natural
 from triage.training.evaluation.rates import at_cutoff, clopper_pearson, weighted_accuracy
 from triage.training.evaluation.rsna_metric import ANY_WEIGHTS, WEIGHTS, rsna_metric
 from triage.types import TARGETS, Target
@@ -199,11 +200,12 @@ def test_weights_and_any_injury_are_those_of_the_challenge(shared: Path) -> None
 @settings(max_examples=20)
 @given(st.floats(0.01, 0.99))
 def test_prevalences_are_read_as_they_are_written(share: float) -> None:
-    assert parse("as-is") is None and parse("natural") == natural()
-    assert parse(f"liver={share}, spleen=0.1") == {Target.LIVER: share, Target.SPLEEN: 0.1}
-    for wrong in ("liver", "lung=0.1", "liver=1", "liver=x"):
+    assert parsed_prevalence("as-is") is None and parsed_prevalence("natural") == natural()
+    read = parsed_prevalence(f"liver={share}, spleen=0.1")
+    assert read == {Target.LIVER: share, Target.SPLEEN: 0.1}
+    for wrong in ("liver", "lung=0.1", "liver=1", "liver=x", "liver=0.1,liver=0.2"):
         with pytest.raises(ValueError, match="Expected"):
-            parse(wrong)
+            parsed_prevalence(wrong)
 
 
 def test_natural_prevalence_is_that_of_the_published_labels() -> None:

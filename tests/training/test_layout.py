@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.training.small_layout import write_layout
-from triage.training.layout import LayoutError, read_layout
+from triage.training.layout import read_layout
+from triage.training.layout_tables import LayoutError
 from triage.types import TARGETS, Target
 
 HEAD = "patient_id,liver_healthy,liver_low,liver_high"

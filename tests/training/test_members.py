@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from tests.training.member_job import made_up, run, split_of
+from triage.decision.auc import auc
 from triage.nets.slice_net import Tail
-from triage.training.evaluation.auc import auc
 from triage.training.features import Features
 from triage.training.members import MemberTask
 

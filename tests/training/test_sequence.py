@@ -13,8 +13,6 @@ from triage.inference.score import pool_slices
 from triage.nets.sequence_head import STEP_MM, SequenceHead, SequenceHeads, at_steps
 from triage.training.sequence import (
     Compared,
-    Study,
-    View,
     compare,
     judge,
     load_heads,
@@ -25,6 +23,7 @@ from triage.training.sequence import (
     train_head,
     train_heads,
 )
+from triage.training.studies import Study, View
 from triage.types import Target
 
 CHANNELS = 6

@@ -16,7 +16,7 @@ from triage.inference.networks import Networks, load_networks
 from triage.nets.bundle import find_bundle, read_manifest, verify
 from triage.training.folds import CALIBRATION, SplitError, trained_before, warning
 from triage.training.job import Options
-from triage.training.layout import LayoutError
+from triage.training.layout_tables import LayoutError
 from triage.training.retrain import train
 from triage.training.scoring import score_data
 from triage.training.start import StartError

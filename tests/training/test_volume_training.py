@@ -9,8 +9,8 @@ import pytest
 import torch
 from bodies import write_patients
 
+from triage.decision.auc import auc
 from triage.training.cache import Entry
-from triage.training.evaluation.auc import auc
 from triage.training.loop import Habits, Plan
 from triage.training.loop import train as run
 from triage.training.volume import (

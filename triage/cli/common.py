@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import typer
+
+from triage.types import TARGETS, Target
 
 if TYPE_CHECKING:
     from triage.settings import Settings
@@ -45,6 +47,24 @@ def load_settings() -> Settings:
 def plain(text: object) -> str:
     """`text` without control characters: header values must not steer a terminal."""
     return "".join(c if c.isprintable() else " " for c in str(text))
+
+
+def target_shares(parts: Iterable[str]) -> dict[Target, float]:
+    """`["liver=0.5"]` as shares by target, each from 0 to 1. ValueError for anything else."""
+    out: dict[Target, float] = {}
+    for part in parts:
+        name, _, share = part.partition("=")
+        try:
+            target, number = Target(name.strip()), float(share)
+        except ValueError:
+            raise ValueError(
+                f"Expected TARGET=SHARE such as liver=0.5 with one of {', '.join(TARGETS)}, got "
+                f"{part.strip()!r}."
+            ) from None
+        if target in out or not 0 <= number <= 1:
+            raise ValueError(f"Expected one share from 0 to 1 a target, got {part.strip()!r}.")
+        out[target] = number
+    return out
 
 
 @contextmanager

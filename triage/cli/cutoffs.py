@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from triage.cli.common import load_settings, plain
+from triage.cli.common import load_settings, plain, target_shares
+from triage.types import Target
 
 if TYPE_CHECKING:
     from triage.decision.score_cutoffs import ScoreCutoffs
@@ -82,13 +83,18 @@ def cutoffs(
     typer.echo(f"Cutoffs: {plain(out)}" + (f", plots: {plain(plots)}" if plots else ""))
 
 
-def parsed_prevalence(text: str) -> Any:
-    """The shares of `--prevalence`, or None for as-is; the case plan is imported only if needed."""
+def parsed_prevalence(text: str) -> dict[Target, float] | None:
+    """The shares of `--prevalence`: None for as-is, those of the case plan for natural."""
     if text == "as-is":
         return None
-    from triage.training.evaluation.prevalence import parse
+    if text == "natural":
+        from triage.training.evaluation.prevalence import natural
 
-    return parse(text)
+        return natural()
+    shares = target_shares(text.split(","))
+    if ends := [t.value for t, share in shares.items() if share in (0, 1)]:
+        raise ValueError(f"Expected a share between 0 and 1 for {', '.join(ends)}")
+    return shares
 
 
 def _content(found: ScoreCutoffs, bound: float) -> dict[str, Any]:
@@ -102,8 +108,8 @@ def _content(found: ScoreCutoffs, bound: float) -> dict[str, Any]:
 def summary(found: ScoreCutoffs, bound: float) -> str:
     """What was found, for people."""
     lines = [
-        f"{found.patients} patients ({found.calibrated_on}), {found.healthy} without any injury; "
-        f"scores are on the scale of a {found.scale}",
+        f"{found.patients} patients ({found.calibrated_on}), {found.healthy} of them "
+        f"{found.healthy_means}; scores are on the scale of a {found.scale}",
         f"{'target':<14} {'positives':>9}  {'rule-out':>10} {'sens. >=':>8}  "
         f"{'rule-in':>10} {'spec.':>6}  calibration",
     ]
@@ -128,7 +134,8 @@ def summary(found: ScoreCutoffs, bound: float) -> str:
             )
     if found.joint_specificity is not None:
         notes.append(
-            f"no suspected target in {found.joint_specificity:.1%} of the patients without injury"
+            f"no suspected target in {found.joint_specificity:.1%} of the patients "
+            f"{found.healthy_means}"
         )
     return "\n".join([*lines, *notes])
 
@@ -137,7 +144,7 @@ def write_plots(folder: Path, table: ScoreTable, found: ScoreCutoffs) -> None:
     """roc_<target>.png for each target with both classes."""
     import numpy as np
 
-    from triage.training.evaluation.auc import auc_interval
+    from triage.decision.auc import auc_interval
     from triage.training.evaluation.plots import png, roc_figure
 
     folder.mkdir(parents=True, exist_ok=True)

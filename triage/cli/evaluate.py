@@ -141,7 +141,7 @@ def _with_cutoffs(table: ScoreTable, path: Path | None) -> tuple[Judged, dict[st
 
 def summary(metrics: dict[str, Any]) -> str:
     """The figures that people ask for first."""
-    from triage.training.evaluation.wording import by_chance, interval, percents
+    from triage.training.evaluation.wording import by_chance, interval, percents, unsuspected
 
     lines = [f"{'target':<14} {'injured':>12}  {'AUC (95 %)':<18} rule-out sens., rule-in spec."]
     for name, found in metrics["targets"].items():
@@ -151,6 +151,8 @@ def summary(metrics: dict[str, Any]) -> str:
             f"{name:<14} {count:>12}  {interval(found['auc']):<18} "
             f"{percents(out.get('sensitivity'))}, {percents(inn.get('specificity'))}"
         )
+    if metrics["joint"]:
+        lines.append(unsuspected(metrics["joint"]))
     rsna = metrics["rsna"]
     if rsna["score"] is not None:
         lines.append(

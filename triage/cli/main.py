@@ -24,7 +24,9 @@ from triage.cli.info import info
 from triage.cli.run import run
 from triage.cli.serve import serve
 from triage.cli.simulate import simulate
+from triage.cli.submit import submit
 from triage.cli.train import train
+from triage.cli.worker import worker
 from triage.types import DISCLAIMER
 
 # BadParameter < UsageError < ClickException; typer does not export the latter two.
@@ -39,7 +41,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (run, simulate, train, evaluate, cutoffs, export, serve, info, doctor):
+for command in (
+    run,
+    simulate,
+    train,
+    evaluate,
+    cutoffs,
+    export,
+    serve,
+    worker,
+    submit,
+    info,
+    doctor,
+):
     app.command()(command)
 
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from triage.cli.common import plain, progress_bar
-from triage.types import TARGETS, Target
+from triage.cli.common import plain, progress_bar, target_shares
+from triage.types import TARGETS
 
 
 class PhaseChoice(StrEnum):
@@ -62,7 +62,7 @@ def simulate(
         list[str] | None,
         typer.Option(
             "--prevalence",
-            metavar="TARGET=RATE",
+            metavar="TARGET=SHARE",
             help="Prevalence of a target, such as liver=0.5; repeatable [as in RSNA 2023].",
         ),
     ] = None,
@@ -106,7 +106,7 @@ def simulate(
                 label_names=label_names,
                 injured=injured,
                 enriched=enriched,
-                prevalence=read_prevalence(prevalence or []),
+                prevalence=target_shares(prevalence or []),
                 phase=Phase(phase.value) if phase else None,
                 protocol=protocol,
                 spacing=read_spacing(spacing) if spacing else None,
@@ -120,24 +120,6 @@ def simulate(
     print(f"{len(rows)} simulated {noun} in {plain(out)}; with an injury of:")
     for target, count in injuries(rows).items():
         print(f"  {target:<14} {count}")
-
-
-def read_prevalence(values: list[str]) -> dict[Target, float]:
-    """`["liver=0.5"]` as rates by target. Raises ValueError for anything else."""
-    out: dict[Target, float] = {}
-    for value in values:
-        name, _, rate = value.partition("=")
-        try:
-            target, number = Target(name.strip()), float(rate)
-        except ValueError:
-            raise ValueError(
-                f"Expected TARGET=RATE such as liver=0.5 with one of {', '.join(TARGETS)}, got "
-                f"{value!r}."
-            ) from None
-        if target in out or not 0 <= number <= 1:
-            raise ValueError(f"Expected one rate from 0 to 1 a target, got {value!r}.")
-        out[target] = number
-    return out
 
 
 def read_spacing(text: str) -> tuple[float, float, float]:

@@ -143,14 +143,15 @@ def fit_cutoffs(
 
     scores (patients, targets), NaN where not assessed; labels (patients, targets) in {0, 1};
     healthy (patients,): no injury of any kind, by default all labels 0 (give it where the columns
-    are not all five targets). The specificity reported with a rule-in cutoff is the share of that
-    target's assessed negatives below it, other injuries among them.
+    are not all five targets). ValueError without a healthy patient. The specificity reported with a
+    rule-in cutoff is the share of that target's assessed negatives below it, other injuries among
+    them.
     """
     s, y = np.asarray(scores, dtype=np.float64), np.asarray(labels)
     if s.ndim != 2 or s.shape != y.shape:
         raise ValueError(f"Expected (patients, targets) twice, got {s.shape} and {y.shape}")
     well = (y == 0).all(axis=1) if healthy is None else np.asarray(healthy, dtype=bool)
-    if (y[well] != 0).any():
+    if (y[well] == 1).any():
         raise ValueError("Expected no injury in healthy patients")
     assessed = ~np.isnan(s)
     out = [rule_out(s[a, t], y[a, t]) for t, a in enumerate(assessed.T)]

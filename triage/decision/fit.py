@@ -16,9 +16,9 @@ from triage.decision.cutoffs import JOINT_SPECIFICITY, fit_cutoffs
 from triage.decision.fusion import EQUAL, VOLUME_ONLY, Fusion, choose_fusion
 from triage.decision.logistic import Floats
 from triage.decision.score_cutoffs import weights_to_prevalence
-from triage.decision.scores import ScoreTable
+from triage.decision.scores import WITHOUT_ANY, ScoreTable
 from triage.decision.table import CutoffTable, TargetCutoffs
-from triage.types import Cutoff, Target
+from triage.types import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class Fitted:
     patients: int
     healthy: int
     positives: Mapping[Target, int]
+    healthy_means: str
 
 
 def fit_table(
@@ -69,7 +70,12 @@ def fit_table(
         calibrations.append(fitted)
         shares.append(share)
         probabilities[seen, t] = fitted.apply(x)
-    cut = fit_cutoffs(probabilities, labels, specificity=specificity)
+    healthy = calibration.healthy
+    if not healthy.any():
+        raise ValueError(
+            f"expected calibration patients {WITHOUT_ANY}, got none: no rule-in cutoff can be set"
+        )
+    cut = fit_cutoffs(probabilities, labels, healthy, specificity)
     entries = {
         target: TargetCutoffs(
             calibrations[t], cut.rule_out[t], cut.rule_in[t], shares[t], fusion[target]
@@ -83,6 +89,7 @@ def fit_table(
         len(calibration.patients),
         cut.healthy,
         {t: int(np.nansum(labels[:, i])) for i, t in enumerate(calibration.targets)},
+        calibration.healthy_means,
     )
 
 
@@ -119,18 +126,6 @@ def fused_logits(table: ScoreTable, fusion: Mapping[Target, Fusion | None]) -> F
         else:
             out[i] = table.values["score"][i]
     return out
-
-
-def neutral_table(prevalence: Mapping[Target, float], calibrated_on: str) -> CutoffTable:
-    """Cutoffs of a draft that has not been calibrated: nothing is ruled out."""
-    nothing = Cutoff(0.0, sensitivity_lower_bound=0.0, positives=0)
-    return CutoffTable(
-        calibrated_on,
-        {
-            target: TargetCutoffs(Calibration(1.0, 0.0), nothing, Cutoff(0.5), share, EQUAL)
-            for target, share in prevalence.items()
-        },
-    )
 
 
 def _fusions(

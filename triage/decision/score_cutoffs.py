@@ -62,6 +62,7 @@ class ScoreCutoffs:
     healthy: int
     joint_specificity: float | None
     targets: Mapping[Target, TargetScores]
+    healthy_means: str
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,6 +73,7 @@ class ScoreCutoffs:
             "calibration_input": "logit(score)" if self.scale == "probability" else "score",
             "patients": self.patients,
             "healthy": self.healthy,
+            "healthy_means": self.healthy_means,
             "joint_specificity": self.joint_specificity,
             "notes": list(self.notes),
             "targets": {target.value: entry.to_dict() for target, entry in self.targets.items()},
@@ -106,9 +108,10 @@ def fit_score_cutoffs(
 ) -> ScoreCutoffs:
     """Both cutoffs and the calibration of each target; patients count once.
 
-    Rule-in is joint over the targets of the table: at least `specificity` of the patients whose
-    labels are all 0 have no score at or above it. `prevalence`: the calibration is for these
-    shares of positives (default: the table's own). ValueError if no target has any positive.
+    Rule-in is joint over the targets of the table: at least `specificity` of the healthy patients
+    (see `ScoreTable.healthy_means`) have no score at or above it. `prevalence`: the calibration is
+    for these shares of positives (default: the table's own). ValueError if no target has any
+    positive.
     """
     scores, labels = table.scores, table.labels
     if not (labels == 1).any():
@@ -132,6 +135,7 @@ def fit_score_cutoffs(
         int(table.healthy.sum()),
         joint,
         targets,
+        table.healthy_means,
         table.notes,
     )
 

@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from triage.decision import score_cells as cells
+from triage.decision.score_cells import Row, ScoreError
 from triage.types import TARGETS, Target
 
 Floats = NDArray[np.float64]
@@ -26,12 +28,9 @@ BRANCHES = ("ensemble", "volume", "mean", "max", "sequence")  # logits of the br
 NUMBERS = ("score", *BRANCHES, "lesion_mm", "lesion_ml", "contrast_hu", "high_logit")
 # Known and of no use here: what scoring writes for people who look into the table.
 IGNORED = ("phase", "side", "fold", "slices", "spacing_mm", "aortic_hu", "incomplete_organ")
-COLUMNS = (*REQUIRED, "person", "series_id", "grade", "assessed", *NUMBERS[1:], *IGNORED)
-GRADES = (0.0, 1.0, 2.0)
-
-
-class ScoreError(ValueError):
-    """A score table cannot be used; the message names the row."""
+OF_PATIENT = ("person", "any_injury")
+COLUMNS = (*REQUIRED, *OF_PATIENT, "series_id", "grade", "assessed", *NUMBERS[1:], *IGNORED)
+WITHOUT_ANY = "without any injury"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +40,8 @@ class ScoreTable:
     `patients`, `persons`: (P,) names, in order of appearance; `person` is the patient where the
     table does not say otherwise. `targets`: those that occur, in the order of `types.TARGETS`.
     `patient`, `target`: (n,) indices into them. `values`: columns (n,), NaN where empty.
+    `any_injury`: (P,) in {0, 1} of the column of that name, NaN where it is empty: has the patient
+    an injury, judged here or not?
     """
 
     patients: tuple[str, ...]
@@ -51,6 +52,7 @@ class ScoreTable:
     label: Ints
     assessed: NDArray[np.bool_]
     values: Mapping[str, Floats]
+    any_injury: Floats
     notes: tuple[str, ...] = ()
 
     def worst(self, rows: Floats) -> Floats:
@@ -80,9 +82,27 @@ class ScoreTable:
         return self.worst(self.values["score"])
 
     @property
+    def injured(self) -> Floats:
+        """(P,) in {0, 1}: `any_injury` where it is known, else what the labels say.
+
+        NaN where that leaves it open: no label is 1, and one is missing.
+        """
+        labels = self.labels
+        judged = np.where((labels == 0).all(axis=1), 0.0, np.nan)
+        judged[(labels == 1).any(axis=1)] = 1.0
+        return np.where(np.isnan(self.any_injury), judged, self.any_injury)
+
+    @property
     def healthy(self) -> NDArray[np.bool_]:
-        """(P,): every target of the table is labelled, and labelled 0."""
-        return np.asarray((self.labels == 0).all(axis=1))
+        """(P,): see `healthy_means`."""
+        return np.asarray(self.injured == 0)
+
+    @property
+    def healthy_means(self) -> str:
+        """What is known of the healthy: without any injury, or free of the judged targets only."""
+        if self.targets == TARGETS or not np.isnan(self.any_injury[self.healthy]).any():
+            return WITHOUT_ANY
+        return f"free of the judged targets ({', '.join(self.targets)})"
 
     def has(self, column: str) -> bool:
         """True if the column holds a number in an assessed row."""
@@ -104,7 +124,7 @@ def read_scores(path: Path) -> ScoreTable:
         raise ScoreError(f"Expected a CSV in UTF-8, got {path.name}: {error}") from error
 
 
-def _whole(rows: Iterable[dict[str, str]]) -> Iterator[Mapping[str, object]]:
+def _whole(rows: Iterable[dict[str, str]]) -> Iterator[Row]:
     """Rows with as many cells as the header (csv fills up with None)."""
     for line, row in enumerate(rows, start=2):
         if None in row or None in row.values():
@@ -126,7 +146,7 @@ def check_columns(header: Sequence[str]) -> None:
         )
 
 
-def from_rows(rows: Iterable[Mapping[str, object]]) -> ScoreTable:
+def from_rows(rows: Iterable[Row]) -> ScoreTable:
     """A table from rows in memory (`scoring` makes them) or of a CSV reader."""
     builder = _Builder()
     for line, row in enumerate(rows, start=2):
@@ -140,29 +160,31 @@ class _Builder:
     def __init__(self) -> None:
         self.patients: dict[str, int] = {}
         self.persons: dict[str, tuple[str, int]] = {}
+        self.injured: dict[str, tuple[float, int]] = {}
         self.labels: dict[tuple[str, Target, str], tuple[int, int]] = {}
         self.index: list[tuple[int, Target, int, bool]] = []
         self.values: dict[str, list[float]] = {name: [] for name in (*NUMBERS, "grade")}
 
-    def add(self, line: int, row: Mapping[str, object]) -> None:
-        patient, target = _text(row, "patient_id", line), _target(row, line)
-        label = _label(row, line)
-        series = _cell(row, "series_id")
+    def add(self, line: int, row: Row) -> None:
+        patient, target = cells.text(row, "patient_id", line), cells.target(row, line)
+        label = cells.label(row, line)
+        series = cells.cell(row, "series_id")
         before = self.labels.setdefault((patient, target, series), (label, line))
         if before[0] != label:
             raise ScoreError(
                 f"row {line}: patient {patient!r} has label {label} for {target}, "
                 f"but {before[0]} in row {before[1]}"
             )
-        person = _cell(row, "person") or patient
+        person = cells.cell(row, "person") or patient
         known = self.persons.setdefault(patient, (person, line))
         if known[0] != person:
             raise ScoreError(
                 f"row {line}: patient {patient!r} is person {person!r}, "
                 f"but {known[0]!r} in row {known[1]}"
             )
-        assessed = _assessed(row, line)
-        values = {name: _number(row, name, line) for name in (*NUMBERS, "grade")}
+        self._injured(line, row, patient, label)
+        assessed = cells.assessed(row, line)
+        values = {name: cells.number(row, name, line) for name in (*NUMBERS, "grade")}
         if "score" not in row:  # rows in memory: the branches' logits say enough
             either = [values[name] for name in ("ensemble", "volume")]
             values["score"] = next((v for v in either if not math.isnan(v)), math.nan)
@@ -170,11 +192,24 @@ class _Builder:
             raise ScoreError(
                 f"row {line}: no score; where a target was not assessed, say so (assessed = 0)"
             )
-        _check_grade(values["grade"], label, line)
+        cells.check_grade(values["grade"], label, line)
         for name, value in values.items():
             self.values[name].append(value)
         number = self.patients.setdefault(patient, len(self.patients))
         self.index.append((number, target, label, assessed))
+
+    def _injured(self, line: int, row: Row, patient: str, label: int) -> None:
+        """Any injury of the patient: the same in every row, and never 0 beside a label 1."""
+        told = cells.number(row, "any_injury", line)
+        if not (math.isnan(told) or told in (0.0, 1.0)):
+            raise ScoreError(f"row {line}: expected any_injury 0 or 1, got {told:g}")
+        if label and told == 0:
+            raise ScoreError(f"row {line}: label 1 contradicts any_injury 0")
+        before = self.injured.setdefault(patient, (told, line))
+        if before[0] != told and not (math.isnan(before[0]) and math.isnan(told)):
+            raise ScoreError(
+                f"row {line}: patient {patient!r} has another any_injury in row {before[1]}"
+            )
 
     def table(self) -> ScoreTable:
         if not self.index:
@@ -192,6 +227,7 @@ class _Builder:
             assessed=np.array(assessed, dtype=bool),
             values={k: v for k, v in values.items() if not np.isnan(v).all()}
             | {"score": values["score"]},
+            any_injury=np.array([self.injured[name][0] for name in self.patients]),
             notes=self._notes(),
         )
 
@@ -205,67 +241,3 @@ class _Builder:
         return (
             f"{mixed} patient(s) with different labels in different series: the highest counts",
         )
-
-
-def _text(row: Mapping[str, object], name: str, line: int) -> str:
-    text = _cell(row, name)
-    if not text:
-        raise ScoreError(f"row {line}: no {name}")
-    return text
-
-
-def _cell(row: Mapping[str, object], name: str) -> str:
-    """Text of a cell; empty where the column is absent or, in memory, None."""
-    value = row.get(name)
-    return "" if value is None else str(value).strip()
-
-
-def _target(row: Mapping[str, object], line: int) -> Target:
-    name = _text(row, "target", line).lower()
-    try:
-        return Target(name)
-    except ValueError:
-        known = ", ".join(t.value for t in TARGETS)
-        raise ScoreError(f"row {line}: unknown target {name!r}; expected one of {known}") from None
-
-
-def _number(row: Mapping[str, object], name: str, line: int) -> float:
-    """A finite number, or NaN for an empty cell, `nan` or an absent column."""
-    text = _cell(row, name)
-    if not text:
-        return math.nan
-    try:
-        number = float(text)
-    except ValueError:
-        raise ScoreError(f"row {line}: expected a number as {name}, got {text[:40]!r}") from None
-    if math.isinf(number):
-        raise ScoreError(f"row {line}: expected a finite number as {name}, got {text[:40]!r}")
-    return number
-
-
-def _label(row: Mapping[str, object], line: int) -> int:
-    number = _number(row, "label", line)
-    if number not in (0.0, 1.0):
-        raise ScoreError(f"row {line}: expected label 0 or 1, got {row.get('label')!r}"[:200])
-    return int(number)
-
-
-def _assessed(row: Mapping[str, object], line: int) -> bool:
-    text = _cell(row, "assessed").lower()
-    if text in ("", "true"):
-        return True
-    if text == "false":
-        return False
-    number = _number(row, "assessed", line)
-    if number not in (0.0, 1.0):
-        raise ScoreError(f"row {line}: expected assessed 0 or 1, got {text[:40]!r}")
-    return number == 1.0
-
-
-def _check_grade(grade: float, label: int, line: int) -> None:
-    if math.isnan(grade):
-        return
-    if grade not in GRADES:
-        raise ScoreError(f"row {line}: expected grade 0, 1 (low) or 2 (high), got {grade:g}")
-    if (grade > 0) != (label == 1):
-        raise ScoreError(f"row {line}: label {label} contradicts grade {grade:g}")

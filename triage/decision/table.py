@@ -23,11 +23,12 @@ from typing import Any
 from triage.decision.calibration import Calibration
 from triage.decision.checks import number, table
 from triage.decision.cutoffs import sensitivity_lower_bound
-from triage.decision.fusion import Fusion
+from triage.decision.fusion import ENSEMBLE_ONLY, Fusion
 from triage.nets import bundle
 from triage.types import Cutoff, Target
 
 CALIBRATED_ON = ("simulated", "real")
+NEVER = 1.0  # as rule-in: no probability reaches it, nothing is suspected
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,12 @@ class TargetCutoffs:
             prevalence=number(data, "prevalence", 1e-9, 1 - 1e-9),
             fusion=Fusion.from_dict(table(data, "fusion")) if data.get("fusion") else None,
         )
+
+
+def neutral(prevalence: float = 0.5) -> TargetCutoffs:
+    """Cutoffs of a target that was not calibrated: neither suspected nor ruled out."""
+    nothing = Cutoff(0.0, sensitivity_lower_bound=0.0, positives=0)
+    return TargetCutoffs(Calibration(1.0, 0.0), nothing, Cutoff(NEVER), prevalence, ENSEMBLE_ONLY)
 
 
 @dataclass(frozen=True, slots=True)

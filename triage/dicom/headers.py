@@ -30,7 +30,7 @@ _FACTS = (
 )
 
 # Suffixes of files that call themselves DICOM; others without the magic word are no part of it.
-_DICOM_SUFFIXES = {".dcm", ".dicom", ".ima"}
+DICOM_SUFFIXES = {".dcm", ".dicom", ".ima"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def _read_one(path: Path, request: dict[str, Any], answer: dict[str, Any]) -> No
     with path.open("rb") as file:
         head = file.read(132)
         if not dataset.is_dicom(head):
-            if path.suffix.lower() in _DICOM_SUFFIXES or len(request["paths"]) == 1:
+            if path.suffix.lower() in DICOM_SUFFIXES or len(request["paths"]) == 1:
                 raise dataset.unreadable("not a DICOM file")
             answer["skipped"] += 1
             return
@@ -167,7 +167,7 @@ def _common(found: dict[str, Any], encoding: dict[str, Any]) -> dict[str, Any]:
     """What all frames of one file share, as fields of `Slice`."""
     get = found.get
     return {
-        **_identifiers(found, encoding),
+        **identifiers(found, encoding),
         "syntax": encoding.get("TransferSyntaxUID", ""),
         "pixel_offset": encoding["pixel_offset"],
         "pixel_length": encoding["pixel_length"],
@@ -199,7 +199,7 @@ def _lossy(encoding: dict[str, Any]) -> bool:
     return syntax is not None and syntax.lossy
 
 
-def _identifiers(found: dict[str, Any], encoding: dict[str, Any]) -> dict[str, Any]:
+def identifiers(found: dict[str, Any], encoding: dict[str, Any]) -> dict[str, Any]:
     """UIDs; where a de-identification blanked all of them, those of the file meta information.
 
     Study and series are then named after the frame of reference, which blanking leaves alone.

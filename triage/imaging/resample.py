@@ -79,10 +79,7 @@ def from_grid(grid_map: MetaTensor, like: Volume, *, labels: bool = False) -> Me
     """
     values = grid_map.as_tensor()
     grid_affine = _affine(grid_map)
-    if values.ndim != 4 or values.shape[0] != 1:
-        raise ValueError(f"Expected a map (1, X, Y, Z), got {tuple(values.shape)}")
-    if not _is_aligned(grid_affine, values.shape[1:]):
-        raise ValueError("Expected a map on an axis-aligned RAS+ grid")
+    _check_map(grid_map, grid_affine)
     if not labels:
         values = values.to(torch.float32)
     affine = _affine(like.hu)
@@ -125,6 +122,26 @@ def _positions(affine: Array, size: Sequence[int], inside: Array) -> list[Array]
         (affine[a, 3] + np.arange(size[a]) * affine[a, a] - inside[a, 3]) / inside[a, a]
         for a in range(3)
     ]
+
+
+def grid_positions(grid_map: MetaTensor, like: Volume) -> list[Array] | None:
+    """The volume's voxel centres in voxels of a map on the working grid, axis by axis.
+
+    None where the volume's axes are not the grid's. Raises ValueError if the map is not one channel
+    on an axis-aligned RAS+ grid.
+    """
+    grid_affine = _affine(grid_map)
+    _check_map(grid_map, grid_affine)
+    affine = _affine(like.hu)
+    shape = tuple(int(n) for n in like.hu.shape[1:])
+    return _positions(affine, shape, grid_affine) if _is_aligned(affine, shape) else None
+
+
+def _check_map(grid_map: MetaTensor, grid_affine: Array) -> None:
+    if grid_map.ndim != 4 or grid_map.shape[0] != 1:
+        raise ValueError(f"Expected a map (1, X, Y, Z), got {tuple(grid_map.shape)}")
+    if not _is_aligned(grid_affine, grid_map.shape[1:]):
+        raise ValueError("Expected a map on an axis-aligned RAS+ grid")
 
 
 def _to_grid_aligned(

@@ -81,6 +81,21 @@ def judged_slices(where: Region) -> list[int]:
     return list(range(where.low, where.high, STEP))
 
 
+def points(
+    centre: tuple[float, float], field: float, turn: float, size: int
+) -> tuple[Tensor, Tensor]:
+    """Where the pixels of a square picture lie: x and y in voxels, (size, size) each.
+
+    `field`: side in voxels. Top is front (+y), left is the patient's right (+x).
+    """
+    half = field / 2
+    rows, columns = torch.meshgrid(
+        torch.linspace(half, -half, size), torch.linspace(half, -half, size), indexing="ij"
+    )
+    cos, sin = torch.cos(torch.tensor(turn)), torch.sin(torch.tensor(turn))
+    return centre[0] + columns * cos - rows * sin, centre[1] + columns * sin + rows * cos
+
+
 def cut(
     hu: Tensor,
     slices: Sequence[int],
@@ -98,19 +113,22 @@ def cut(
     outside the scan repeat the nearest one; air is put beside the scan.
     """
     depth = hu.shape[2]
-    index = torch.tensor([[max(s - 1, 0), s, min(s + 1, depth - 1)] for s in slices])
-    stack = hu[:, :, index.flatten()].permute(2, 0, 1)  # (S * 3, X, Y)
-    stack = stack.reshape(len(slices), 3, *stack.shape[1:])  # (S, 3, X, Y)
-    x = ((stack.float().clamp(LOW_HU, view.high_hu) - LOW_HU) / (view.high_hu - LOW_HU)) * 2 - 1
-    half = view.field_mm * zoom / 2 / pixel_mm  # voxels
-    rows, columns = torch.meshgrid(
-        torch.linspace(half, -half, size), torch.linspace(half, -half, size), indexing="ij"
-    )  # top is front (+y), left is the patient's right (+x)
-    cos, sin = torch.cos(torch.tensor(turn)), torch.sin(torch.tensor(turn))
-    px = centre[0] + columns * cos - rows * sin
-    py = centre[1] + columns * sin + rows * cos
-    nx, ny = stack.shape[2], stack.shape[3]
-    where = torch.stack([2 * py / max(ny - 1, 1) - 1, 2 * px / max(nx - 1, 1) - 1], -1)
-    points = where[None].expand(len(slices), -1, -1, -1)  # (S, size, size, 2): last axis y, x
-    inside = F.grid_sample(x + 1, points, mode="bilinear", align_corners=True)  # zeros outside
-    return inside - 1  # (S, 3, size, size)
+    channels = torch.tensor([[max(s - 1, 0), s, min(s + 1, depth - 1)] for s in slices])
+    used, index = torch.unique(channels, return_inverse=True)  # a plane serves several slices
+    px, py = points(centre, view.field_mm * zoom / pixel_mm, turn, size)
+    x, y = _reach(px, hu.shape[0]), _reach(py, hu.shape[1])
+    planes = hu[x, y].permute(2, 0, 1).index_select(0, used).float()  # (P, X', Y')
+    planes = ((planes.clamp(LOW_HU, view.high_hu) - LOW_HU) / (view.high_hu - LOW_HU)) * 2
+    at = [2 * (v - part.start) / max(part.stop - part.start - 1, 1) - 1
+          for v, part in ((py, y), (px, x))]  # fmt: skip
+    where = torch.stack(at, -1)[None]  # (1, size, size, 2): last axis y, x
+    # The planes are the channels of one picture: weights are computed once. Zeros outside.
+    sampled = F.grid_sample(planes[None], where, mode="bilinear", align_corners=True)[0] - 1
+    return sampled[index]  # (S, 3, size, size)
+
+
+def _reach(at: Tensor, count: int) -> slice:
+    """The voxels of one axis that positions `at` lie between; two at least."""
+    low = min(max(int(at.min()) - 1, 0), count - 1)
+    high = min(max(int(at.max()) + 2, low + 2), count)
+    return slice(max(min(low, high - 2), 0), high)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -12,27 +15,70 @@ from torch import Tensor
 from triage.nets.localiser import POOL, Localiser, pad_to_stride, scale
 from triage.types import ORGAN_LABEL, Anatomy, Organ
 
+if TYPE_CHECKING:
+    from triage.inference.networks import Networks
+
 SINGLE = (Organ.LIVER, Organ.SPLEEN, Organ.KIDNEY_RIGHT, Organ.KIDNEY_LEFT, Organ.AORTA)
 # An organ is cut off if the scan's end shows more than this share of its largest area. The rectum
 # leaves every scan that ends at the pubis.
 CUT_SHARE = {organ: 0.25 if organ is Organ.BOWEL else 0.10 for organ in Organ}
 
+LEAST = 0.05  # probability
+
 
 @torch.no_grad()
-def localise(net: Localiser, grid: MetaTensor) -> Anatomy:
-    """Organ labels of a volume on the working grid (1, X, Y, Z), HU."""
-    device = next(net.parameters()).device
+def localise(net: Localiser | Networks, grid: MetaTensor) -> Anatomy:
+    """Organ labels of a volume on the working grid (1, X, Y, Z), HU.
+
+    `net`: a bundle's networks, run by their engine, or a localiser alone, run by torch.
+    """
+    run: Callable[[Tensor], Tensor]
+    if isinstance(net, Localiser):
+        run, device = net, next(net.parameters()).device
+    else:
+        run, device = net.programs.localiser, net.device
     hu = grid.as_tensor()[None].to(device)  # (1, 1, X, Y, Z)
     shape = hu.shape[2:]
     even = F.pad(hu, _to_even(shape), mode="replicate")
     small = F.avg_pool3d(even, POOL)  # (1, 1, X/2, Y/2, Z/2)
     size = small.shape[2:]
-    logits = net(pad_to_stride(scale(small)))[:, :, : size[0], : size[1], : size[2]]
+    logits = run(pad_to_stride(scale(small)))[:, :, : size[0], : size[1], : size[2]]
     p = logits.softmax(1)
     p = p * _largest_parts(p.argmax(1)[0]).to(p)[None]
-    p = F.interpolate(p, size=even.shape[2:], mode="trilinear", align_corners=False)
-    labels = p.argmax(1)[0, : shape[0], : shape[1], : shape[2]].to(torch.uint8)
+    labels = _finer(p[0])[: shape[0], : shape[1], : shape[2]]
     return describe(labels.cpu(), grid.affine)
+
+
+def _finer(p: Tensor) -> Tensor:
+    """Class probabilities (8, x, y, z) -> the likeliest class (X, Y, Z) on the grid `POOL` finer.
+
+    Trilinear, class by class: no copy of eight fine maps, and each only where it can be the
+    likeliest; a class below `LEAST` around a voxel is not asked there.
+    """
+    best = _stretch(p[:1], [slice(0, n) for n in p.shape[1:]])  # (X, Y, Z), background
+    labels = torch.zeros(best.shape, dtype=torch.uint8, device=p.device)
+    for c in range(1, len(p)):
+        where = (p[c] > LEAST).nonzero()
+        if len(where) == 0:
+            continue
+        low, high = (where.amin(0) - 1).clamp_min(0).tolist(), (where.amax(0) + 2).tolist()
+        box = [slice(a, min(b, n)) for a, b, n in zip(low, high, p.shape[1:], strict=True)]
+        fine = tuple(slice(s.start * f, s.stop * f) for s, f in zip(box, POOL, strict=True))
+        own, highest = _stretch(p[c : c + 1], box), best[fine]
+        labels[fine].masked_fill_(own > highest, c)
+        torch.maximum(own, highest, out=highest)
+    return labels
+
+
+def _stretch(p: Tensor, box: list[slice]) -> Tensor:
+    """Trilinear values of one map (1, x, y, z) in a box of it, on the grid `POOL` finer."""
+    wide = [slice(max(s.start - 1, 0), s.stop + 1) for s in box]
+    part = p[:, wide[0], wide[1], wide[2]][None]
+    fine = F.interpolate(part, scale_factor=POOL, mode="trilinear", align_corners=False)[0, 0]
+    for axis, (outer, inner, f) in enumerate(zip(wide, box, POOL, strict=True)):
+        start = (inner.start - outer.start) * f
+        fine = fine.narrow(axis, start, (inner.stop - inner.start) * f)
+    return fine
 
 
 def _to_even(shape: torch.Size) -> list[int]:

@@ -8,18 +8,25 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from triage.inference.engines import Engine, choose_engine
+from triage.inference.programs import Programs
 from triage.nets.bundle import BundleError, Manifest, load_tensors, read_manifest, reference, verify
 from triage.nets.localiser import Localiser
 from triage.nets.sequence_head import SequenceHeads
 from triage.nets.slice_net import SHARED, SIZE, SliceEnsembles
 from triage.nets.volume_net import VolumeNet
 from triage.nets.volume_unet import VolumeUNet
+from triage.settings import Settings, settings
 from triage.types import BundleRef
 
 
 @dataclass
 class Networks:
-    """Localiser, slice ensembles and volume net in evaluation mode on one device."""
+    """Localiser, slice ensembles and volume net in evaluation mode on one device.
+
+    `programs` runs them (the engine that TRIAGE_ENGINE names); the modules themselves are there
+    for their weights and for gradients.
+    """
 
     folder: Path
     manifest: Manifest
@@ -28,6 +35,7 @@ class Networks:
     slices: SliceEnsembles
     volume: VolumeNet | VolumeUNet
     device: torch.device
+    programs: Programs
     sequence: SequenceHeads | None = None
 
 
@@ -40,10 +48,12 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def load_networks(folder: Path, device: str = "auto") -> Networks:
+def load_networks(folder: Path, device: str = "auto", engine: Engine | None = None) -> Networks:
     """Load a bundle; every file's sha256 is checked before it is parsed.
 
-    Raises BundleError if a file is missing, changed or does not fit its architecture.
+    `engine`: what runs the networks; None is the one of the settings. Nothing is compiled yet, see
+    `Programs.warm_up`. Raises BundleError if a file is missing, changed or does not fit its
+    architecture, EngineError if there is no such engine.
     """
     manifest = read_manifest(folder)
     verify(folder, manifest)
@@ -62,7 +72,16 @@ def load_networks(folder: Path, device: str = "auto") -> Networks:
     for name, net in nets.items():
         net.load_state_dict(_weights(folder, name, manifest, net))
         net.eval().requires_grad_(False).to(where)
-    return Networks(folder, manifest, reference(folder), localiser, slices, volume, where, sequence)
+    ref = reference(folder)
+    runs = engine or engine_of(settings(), where)
+    programs = Programs(runs, ref.sha256, localiser, slices, volume)
+    return Networks(folder, manifest, ref, localiser, slices, volume, where, programs, sequence)
+
+
+def engine_of(options: Settings, device: torch.device) -> Engine:
+    """The engine that the settings name, with its cache below the home folder."""
+    cache = options.home.expanduser() / "cache" / "engines"
+    return choose_engine(options.engine, device, threads=options.threads, cache=cache)
 
 
 def _ensembles(manifest: Manifest) -> SliceEnsembles:
@@ -80,6 +99,7 @@ def _ensembles(manifest: Manifest) -> SliceEnsembles:
         numbers("shared", SHARED),
         str(data["padding"]),
         numbers("size", SIZE),
+        str(data.get("pooling", "mean")),
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 import torch
@@ -11,13 +13,14 @@ import torch.nn.functional as F
 from monai.data import MetaTensor
 from torch import Tensor
 
+from triage.imaging.masks import grown
 from triage.inference.crops import VIEWS, Region, View, cut, judged_slices, region
 from triage.inference.networks import Networks
+from triage.inference.programs import BATCH
 from triage.nets.localiser import LOW_HU, STRIDE, pad_to_stride
 from triage.nets.volume_net import GRADED, POOL, organ_channels, region_levels
 from triage.types import ORGAN_LABEL, TARGETS, Anatomy, Organ, Target, TargetScore
 
-BATCH = 16
 TOP_SLICES = 3  # the study logit of an ensemble is the mean of so many neighbouring-smoothed slices
 
 
@@ -31,6 +34,7 @@ class Looked:
     features: Tensor  # (S, C, h, w) trunk features
     logits: Tensor  # (members, S)
     sequence: float | None = None  # study logit of the sequence head, where the bundle has one
+    maps: Tensor | None = None  # (members, S, h', w') logit of each place
 
 
 @dataclass
@@ -41,6 +45,7 @@ class Evidence:
     tissue: Tensor | None = None  # (X, Y, Z) bool: not air, not lung; attribution stays in it
     volume_features: Tensor | None = None  # (1, C, X, Y, Z) finest features at 3 mm
     volume_regions: Tensor | None = None  # (1, 4, X, Y, Z) region masks
+    volume_lesions: Tensor | None = None  # (1, 5, X, Y, Z) lesion logits
     volume_box: tuple[slice, slice, slice] | None = None  # in 3 mm voxels of the pooled grid
     volume_logits: Tensor | None = None  # (5,)
     grade_logits: Tensor | None = None  # (3,)
@@ -65,36 +70,63 @@ def look_at_slices(
 ) -> dict[Target, list[Looked]]:
     """Every target's views through the shared trunk and the target's members."""
     hu = grid.as_tensor()[0]  # (X, Y, Z)
-    labels = anatomy.labels.as_tensor()[0]
-    pixel = float(grid.pixdim[0])
-    out: dict[Target, list[Looked]] = {}
+    views = _views(nets, hu, anatomy.labels.as_tensor()[0], targets)
+    features = _trunk_features(nets, hu, float(grid.pixdim[0]), views)
+    out: dict[Target, list[Looked]] = {target: [] for target in targets}
+    for seen, own in zip(views, features, strict=True):
+        target = seen.target
+        maps = nets.programs.maps(target, own)  # (members, S, h', w')
+        logits = nets.programs.pooled(target, maps)  # (members, S)
+        looked = Looked(seen.view, seen.region, seen.slices, own, logits.cpu(), maps=maps)
+        if nets.sequence is not None and target in nets.sequence:
+            z = heights(grid, seen.slices).to(nets.device)
+            base = pool_slices(looked.logits)
+            looked.sequence = nets.sequence.study(target, own, logits, z, base)
+        out[target].append(looked)
+    return out
+
+
+class _Seen(NamedTuple):
+    """A view of a target in this patient, and the slices that are judged in it."""
+
+    target: Target
+    view: View
+    region: Region
+    slices: list[int]
+
+
+def _views(nets: Networks, hu: Tensor, labels: Tensor, targets: Sequence[Target]) -> list[_Seen]:
+    """The views of trained targets whose organ was found."""
     regions: dict[tuple[Organ, ...], Region | None] = {}
-    for target in targets:
-        out[target] = []
-        if not nets.slices.members[target]:  # not trained
-            continue
-        size = nets.slices.size[target]
+    out = []
+    for target in (t for t in targets if nets.slices.members[t]):
         for view in VIEWS[target]:
             if view.organs not in regions:
                 regions[view.organs] = region(labels, hu, view)
             where = regions[view.organs]
-            if where is None:
-                continue
-            slices = judged_slices(where)
-            pieces = []
-            for i in range(0, len(slices), BATCH):
-                piece = slices[i : i + BATCH]
-                x = cut(hu, piece, where.centre, view, pixel, size=size)  # (B, 3, size, size)
-                pieces.append(nets.slices.features(x.to(nets.device), target))
-            features = torch.cat(pieces)  # (S, C, h, w)
-            logits = nets.slices.logits(target, features)  # (members, S)
-            seen = Looked(view, where, slices, features, logits.cpu())
-            if slices and nets.sequence is not None and target in nets.sequence:
-                z = heights(grid, slices).to(nets.device)
-                base = pool_slices(seen.logits)
-                seen.sequence = nets.sequence.study(target, features, logits, z, base)
-            out[target].append(seen)
+            if where is not None:
+                out.append(_Seen(target, view, where, judged_slices(where)))
     return out
+
+
+def _trunk_features(
+    nets: Networks, hu: Tensor, pixel: float, views: Sequence[_Seen]
+) -> list[Tensor]:
+    """Trunk features (S, C, h, w) of each view. Batches are filled across views and targets."""
+    kinds = [(nets.slices.size[v.target], nets.slices.shared[v.target]) for v in views]
+    out: list[list[Tensor]] = [[] for _ in views]
+    for size, depth in dict.fromkeys(kinds):
+        own = [i for i, kind in enumerate(kinds) if kind == (size, depth)]
+        pairs = [(i, z) for i in own for z in views[i].slices]
+        for start in range(0, len(pairs), BATCH):
+            batch = pairs[start : start + BATCH]
+            parts = [(i, [z for _, z in part]) for i, part in groupby(batch, key=itemgetter(0))]
+            x = [cut(hu, z, views[i].region.centre, views[i].view, pixel, size=size)
+                 for i, z in parts]  # fmt: skip
+            found = nets.programs.features(torch.cat(x), depth)  # (B, C, h, w)
+            for (i, _), piece in zip(parts, found.split([len(z) for _, z in parts]), strict=True):
+                out[i].append(piece)
+    return [torch.cat(pieces) for pieces in out]
 
 
 def heights(grid: MetaTensor, slices: Sequence[int]) -> Tensor:
@@ -151,9 +183,10 @@ def run_volume(nets: Networks, grid: MetaTensor, anatomy: Anatomy, evidence: Evi
     """Add the volume net's answers to the evidence."""
     hu, regions, levels, box = volume_input(grid.as_tensor(), anatomy.labels.as_tensor())
     hu, regions, levels = (x.to(nets.device) for x in (hu, regions, levels))
-    features = nets.volume.finest(hu, regions, levels)  # (1, C, X, Y, Z)
-    study, grade, _ = nets.volume.heads(features, regions)
+    features = nets.programs.volume_features(hu, regions, levels)  # (1, C, X, Y, Z)
+    study, grade, lesions = nets.volume.heads(features, regions)
     evidence.volume_features, evidence.volume_regions, evidence.volume_box = features, regions, box
+    evidence.volume_lesions = lesions
     evidence.volume_logits, evidence.grade_logits = study[0].cpu(), grade[0].cpu()
 
 
@@ -203,8 +236,7 @@ def _grade(target: Target, evidence: Evidence) -> str | None:
 
 def tissue_mask(grid: MetaTensor) -> Tensor:
     """Voxels (X, Y, Z) of the working grid at or beside tissue (> -300 HU)."""
-    dense = (grid.as_tensor()[None] > -300).float()  # (1, 1, X, Y, Z)
-    return F.max_pool3d(dense, 3, stride=1, padding=1)[0, 0] > 0
+    return grown(grid.as_tensor()[0] > -300, (1, 1, 1))
 
 
 def organ_mask(anatomy: Anatomy, organs: tuple[Organ, ...]) -> Tensor:

@@ -7,24 +7,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from triage.files import sync_folder, write_synced
 from triage.nets.bundle import (
     CARD,
     CUTOFFS,
     MANIFEST,
     SCHEMA_VERSION,
     BundleError,
-    is_plain_path,
     one_line,
     parse_manifest,
-    read_manifest,
-    refuse_links,
     require_finite,
 )
 from triage.types import Target
@@ -80,31 +77,6 @@ def write_bundle(
     return folder
 
 
-def add_files(folder: Path, files: Mapping[str, bytes]) -> str:
-    """Add or replace evaluation, cards or cutoffs; returns the bundle's new identity.
-
-    Weights cannot be replaced. The manifest is written last: a crash in between leaves a bundle
-    that `verify` refuses, never one with unchecked files.
-    """
-    folder = Path(folder)
-    data = read_manifest(folder).model_dump(mode="json")
-    for path, content in files.items():
-        if not is_plain_path(path) or path == MANIFEST or path.endswith(".safetensors"):
-            raise BundleError(
-                "a plain relative path to a file without weights", repr(path), "Rename the file."
-            )
-        data["files"][path] = hashlib.sha256(content).hexdigest()
-    manifest = _json_bytes(data)
-    parse_manifest(manifest, folder)
-    for path, content in {**files, MANIFEST: manifest}.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        refuse_links(folder, path)
-        _write(folder / f"{path}.part", content)
-        (folder / f"{path}.part").replace(folder / path)
-    _sync_folder(folder)
-    return hashlib.sha256(manifest).hexdigest()
-
-
 def _tensor_bytes(tensors: Mapping[str, Tensor], file: str, half: bool) -> bytes:
     from safetensors.torch import save
 
@@ -124,21 +96,6 @@ def _json_bytes(data: Mapping[str, Any]) -> bytes:
         raise BundleError("plain finite JSON values", one_line(error), "Convert them.") from error
 
 
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _replace_folder(folder: Path, files: Mapping[str, bytes], overwrite: bool) -> None:
     """Write beside, then rename: a reader sees the old bundle or the new one."""
     if folder.exists() and not (overwrite and (folder / MANIFEST).is_file()):
@@ -151,7 +108,7 @@ def _replace_folder(folder: Path, files: Mapping[str, bytes], overwrite: bool) -
         new, old = room / "new", room / "old"
         for path, content in files.items():
             (new / path).parent.mkdir(parents=True, exist_ok=True)
-            _write(new / path, content)
+            write_synced(new / path, content)
         if folder.exists():
             folder.replace(old)
         try:
@@ -160,6 +117,6 @@ def _replace_folder(folder: Path, files: Mapping[str, bytes], overwrite: bool) -
             if old.exists():
                 old.replace(folder)
             raise
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
     finally:
         shutil.rmtree(room, ignore_errors=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -175,10 +174,3 @@ def split(net: MobileNetV2, at: int = 14) -> tuple[nn.Sequential, nn.Sequential]
         raise ValueError(f"Expected a block number from 1 to {BLOCKS - 1}, got {at}")
     blocks = list(net.features.named_children())
     return nn.Sequential(OrderedDict(blocks[:at])), nn.Sequential(OrderedDict(blocks[at:]))
-
-
-def trunk_channels(at: int = 14) -> int:
-    """Number of channels that the first `at` feature blocks put out."""
-    with torch.device("meta"):
-        trunk, _ = split(MobileNetV2(num_classes=1), at)
-        return int(trunk(torch.empty(1, 3, 32, 32)).shape[1])

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from triage.decision.priority import suggest_priority
+from triage.files import write_atomic
 from triage.reasons import REASONS, NotAnalysed
-from triage.results.files import write_atomic
 from triage.types import (
     TARGETS,
     Cutoff,

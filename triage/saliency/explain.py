@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from monai.data import MetaTensor
 
-from triage.imaging.resample import from_grid
+from triage.imaging.planes import Planes
 from triage.imaging.volume import straightened
 from triage.inference.networks import Networks
 from triage.inference.score import Evidence, Looked, organ_mask, smoothed
 from triage.saliency.attribution import explain
 from triage.saliency.nifti import write_nifti
-from triage.saliency.overlay import contact_sheet, draw_overlay, draw_plain
+from triage.saliency.overlay import contact_sheet, draw_overlay, draw_plain, saliency_scale
 from triage.types import (
     TARGET_ORGANS,
     Anatomy,
+    BundleRef,
     Finding,
     KeySlice,
     Target,
@@ -44,48 +46,85 @@ def illustrate(
     Returns the findings with key slices and file names filled in. A target that is not assessed
     gets an overlay that says so.
     """
-    folder = out / "overlays"
-    folder.mkdir(parents=True, exist_ok=True)
-    name = "score" if nets.ref.calibrated_on == "simulated" else "probability"
-    straight = straightened(volume)  # what the networks saw; voxel by voxel the same
-    done = {}
-    for target, finding in findings.items():
+    (out / "overlays").mkdir(parents=True, exist_ok=True)
+    drawn = Drawing(nets.ref, volume, straightened(volume), out)
+
+    def one(finding: Finding) -> Finding:
         if finding.verdict is Verdict.NOT_ASSESSED:
-            file = f"overlays/{target.value}.png"
-            draw_overlay(volume, finding, None, None, out / file, bundle=nets.ref, score_name=name)
-            done[target] = replace(finding, overlays=(file,))
-            continue
-        grid_map = explain(nets, evidence, anatomy, target, weights[target])
-        saliency = MetaTensor(from_grid(grid_map, straight).as_tensor(), affine=volume.hu.affine)
-        mask = MetaTensor(
-            organ_mask(anatomy, TARGET_ORGANS[target])[None].to(torch.uint8),
-            affine=anatomy.labels.affine,
+            return drawn.not_assessed(finding)
+        grid_map = explain(nets, evidence, anatomy, finding.target, weights[finding.target])
+        keys = key_slices(evidence.looked[finding.target], grid_map, drawn.straight)
+        return drawn.assessed(replace(finding, key_slices=keys), grid_map, anatomy)
+
+    # Drawing and compressing give up the interpreter's lock for most of their time.
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        done = dict(zip(findings, pool.map(one, findings.values()), strict=True))
+    first = [out / done[t].overlays[0] for t in Target if t in done and done[t].overlays]
+    if first:
+        contact_sheet(first, out / "overlays" / "contact_sheet.png")
+    return done
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Writes the pictures and maps of one series below `out`. `straight`: what the networks saw;
+    voxel by voxel the same as `volume`."""
+
+    bundle: BundleRef
+    volume: Volume
+    straight: Volume
+    out: Path
+
+    @property
+    def score_name(self) -> str:
+        return "score" if self.bundle.calibrated_on == "simulated" else "probability"
+
+    def not_assessed(self, finding: Finding) -> Finding:
+        """A picture that says why."""
+        file = f"overlays/{finding.target.value}.png"
+        draw_overlay(
+            self.volume,
+            finding,
+            None,
+            None,
+            self.out / file,
+            bundle=self.bundle,
+            score_name=self.score_name,
         )
-        organs = from_grid(mask, straight, labels=True)
-        organs = MetaTensor(organs.as_tensor(), affine=volume.hu.affine)
+        return replace(finding, overlays=(file,))
+
+    def assessed(self, finding: Finding, grid_map: MetaTensor, anatomy: Anatomy) -> Finding:
+        """The map as NIfTI, and an overlay with its unmarked twin for each key slice."""
+        target, keys = finding.target, finding.key_slices
+        saliency = Planes(grid_map, self.straight)
+        saliency.affine = self.volume.hu.affine
         file = f"saliency_{target.value}.nii.gz"
-        write_nifti(saliency, out / file)
-        keys = key_slices(evidence.looked[target], grid_map, straight)
+        write_nifti(saliency, self.out / file)
+        mask = organ_mask(anatomy, TARGET_ORGANS[target])[None].to(torch.uint8)
+        organs = Planes(MetaTensor(mask, affine=anatomy.labels.affine), self.straight, labels=True)
+        scale = saliency_scale(grid_map)
         files = []
         for rank, key in enumerate(keys if finding.flagged else keys[:1]):
             stem = target.value if rank == 0 else f"{target.value}_{rank + 1}"
             files.append(f"overlays/{stem}.png")
             draw_overlay(
-                volume,
-                replace(finding, key_slices=keys),
-                saliency,
+                self.volume,
+                finding,
+                self._stack(saliency, key.index),
                 key.index,
-                out / files[-1],
-                bundle=nets.ref,
-                score_name=name,
-                organ_mask=organs,
+                self.out / files[-1],
+                bundle=self.bundle,
+                score_name=self.score_name,
+                organ_mask=self._stack(organs, key.index),
+                scale=scale,
             )
-            draw_plain(volume, target, key.index, folder / f"{stem}_plain.png")
-        done[target] = replace(finding, key_slices=keys, saliency=file, overlays=tuple(files))
-    first = [out / done[t].overlays[0] for t in Target if t in done and done[t].overlays]
-    if first:
-        contact_sheet(first, folder / "contact_sheet.png")
-    return done
+            draw_plain(self.volume, target, key.index, self.out / f"overlays/{stem}_plain.png")
+        return replace(finding, saliency=file, overlays=tuple(files))
+
+    def _stack(self, planes: Planes, k: int) -> MetaTensor:
+        """An image on the volume's voxels that shows slice k everywhere; it takes one slice."""
+        shown = planes.whole_slice(k)[None, :, :, None].expand(self.volume.hu.shape)
+        return MetaTensor(shown, affine=self.volume.hu.affine)
 
 
 def key_slices(looked: list[Looked], grid_map: MetaTensor, volume: Volume) -> tuple[KeySlice, ...]:

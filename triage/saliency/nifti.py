@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
+import torch
 from monai.data import MetaTensor
 from numpy.typing import NDArray
+
+from triage.imaging.planes import Planes
 
 # Steps on each side of zero. Saliency has no finer meaning, and 8 bits with a scale factor keep a
 # whole CT's map at a few megabytes.
 STEPS = 127
 
+_GZIP_HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"  # RFC 1952: deflate, no name, no time
+_LEVEL = 1  # measured on maps: a sixth of the time of level 9, and a third larger
 
-def write_nifti(saliency: MetaTensor, path: Path) -> Path:
+
+def write_nifti(saliency: MetaTensor | Planes, path: Path) -> Path:
     """Write a map on the volume's voxels as NIfTI-1 (gzip where the name ends in .gz).
 
     Stored as int8 with a scale factor and no offset: zero stays exactly zero, signs stay, values
@@ -23,7 +34,8 @@ def write_nifti(saliency: MetaTensor, path: Path) -> Path:
 
     Parameters
     ----------
-    saliency : (1, X, Y, Z), signed: positive speaks for the target, negative against.
+    saliency : (1, X, Y, Z), or its planes; signed: positive speaks for the target, negative
+        against.
     path : file to write; an existing file is replaced.
 
     Raises
@@ -31,26 +43,99 @@ def write_nifti(saliency: MetaTensor, path: Path) -> Path:
     ValueError
         If the map is not (1, X, Y, Z) or not finite.
     """
-    values = saliency.as_tensor().cpu()
-    if values.ndim != 4 or values.shape[0] != 1:
-        raise ValueError(f"Expected a map (1, X, Y, Z), got {tuple(values.shape)}")
-    memory = sorted(range(4), key=values.stride, reverse=True)  # minimum and maximum are slow else
-    largest = max(abs(float(v)) for v in values.permute(memory).aminmax())
+    source = saliency if isinstance(saliency, Planes) else _Whole(saliency)
+    largest = source.peak()
     if not np.isfinite(largest):
         raise ValueError("Expected a finite map")
     # The scale is stored as float32; at least tiny, so that a map of denormals divides cleanly.
     slope = float(np.float32(max(largest, 1e-30) / STEPS))
-    stored = (values[0] / slope).round_().clamp_(-STEPS, STEPS).char().numpy()  # int8 (X, Y, Z)
-    affine = saliency.affine.cpu().numpy().astype(np.float64)
-    image = nib.Nifti1Image(stored, affine, dtype=np.int8)
-    image.set_sform(affine, code="scanner")
-    image.set_qform(affine, code="scanner" if _is_rigid(affine) else "unknown")
-    image.header.set_xyzt_units("mm")
-    image.header.set_slope_inter(slope, 0.0)
-    image.header["cal_min"], image.header["cal_max"] = -largest, largest
-    image.header["descrip"] = b"saliency: positive for, negative against"
-    nib.save(image, path)
+    head = _header(source.shape, source.affine.cpu().numpy().astype(np.float64), slope, largest)
+    with path.open("wb") as file:
+        if path.suffix == ".gz":
+            _write_gzip(file, head, _stored(source, slope), source.shape)
+        else:
+            file.write(head)
+            empty = bytes(source.shape[0] * source.shape[1])
+            for content in _stored(source, slope):
+                file.write(content or empty)
     return path
+
+
+class _Whole:
+    """A map that is there as a whole, as `Planes` would give it."""
+
+    def __init__(self, saliency: MetaTensor) -> None:
+        if saliency.ndim != 4 or saliency.shape[0] != 1:
+            raise ValueError(f"Expected a map (1, X, Y, Z), got {tuple(saliency.shape)}")
+        self._values = saliency.as_tensor()[0].cpu()
+        self.shape = tuple(int(n) for n in self._values.shape)
+        self.affine = saliency.affine
+        self.box = tuple(slice(0, n) for n in self.shape)
+
+    def plane(self, k: int) -> torch.Tensor:
+        plane: torch.Tensor = self._values.select(2, k)
+        return plane
+
+    def peak(self) -> float:
+        memory = sorted(range(3), key=self._values.stride, reverse=True)  # slow in other orders
+        return max(abs(float(v)) for v in self._values.permute(memory).aminmax())
+
+
+def _stored(source: Planes | _Whole, slope: float) -> Iterator[bytes | None]:
+    """The slices as int8, X fastest; None is a slice of zeros."""
+    box, (x, y, z) = source.box, source.shape
+    canvas = np.zeros((y, x), dtype=np.int8)
+    for k in range(z):
+        if box is None or not box[2].start <= k < box[2].stop:
+            yield None
+            continue
+        plane = source.plane(k)
+        values = (plane / slope).round_().clamp_(-STEPS, STEPS).to(torch.int8)
+        canvas[box[1], box[0]] = values.numpy().T
+        yield canvas.tobytes() if bool(values.any()) else None
+
+
+def _write_gzip(
+    file: BinaryIO, head: bytes, slices: Iterator[bytes | None], shape: tuple[int, ...]
+) -> None:
+    """One gzip member (RFC 1952). Each slice is deflated on its own: empty ones only once."""
+    size = shape[0] * shape[1]
+    file.write(_GZIP_HEAD + _deflated(head))
+    checksum, length = zlib.crc32(head), len(head)
+    for content in slices:
+        data = bytes(size) if content is None else content
+        file.write(_empty(size) if content is None else _deflated(content))
+        checksum, length = zlib.crc32(data, checksum), length + size
+    end = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS).flush(zlib.Z_FINISH)
+    file.write(end + struct.pack("<II", checksum, length & 0xFFFFFFFF))
+
+
+def _deflated(data: bytes) -> bytes:
+    """A piece of a raw deflate stream that ends on a byte and refers to nothing before it."""
+    stream = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
+    return stream.compress(data) + stream.flush(zlib.Z_FULL_FLUSH)
+
+
+@lru_cache(maxsize=4)
+def _empty(size: int) -> bytes:
+    return _deflated(bytes(size))
+
+
+def _header(
+    shape: tuple[int, ...], affine: NDArray[np.float64], slope: float, largest: float
+) -> bytes:
+    """Header of a single file and the four bytes that say: no extensions."""
+    header = nib.Nifti1Header()
+    header.set_data_shape(shape)
+    header.set_data_dtype(np.int8)
+    header.set_sform(affine, code="scanner")
+    header.set_qform(affine, code="scanner" if _is_rigid(affine) else "unknown")
+    header.set_xyzt_units("mm")
+    header.set_slope_inter(slope, 0.0)
+    header["cal_min"], header["cal_max"] = -largest, largest
+    header["descrip"] = b"saliency: positive for, negative against"
+    header["vox_offset"] = header.single_vox_offset
+    return bytes(header.binaryblock) + bytes(4)
 
 
 def _is_rigid(affine: NDArray[np.float64]) -> bool:

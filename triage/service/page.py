@@ -13,6 +13,7 @@ table { border-collapse: collapse } th, td { border: 1px solid #888; padding: .3
 th { text-align: left; background: #eee } .suspected { background: #ffd9d9; font-weight: bold }
 .note { border: 2px solid #a00; padding: .4em .8em; display: inline-block; font-weight: bold }
 """
+NONE_YET = "No study yet: send images to the DICOM port, or POST a zip to /api/v1/studies."
 # Words for people; none of them may read as a negative that was not given.
 WORDS = {
     Verdict.SUSPECTED: "suspected",
@@ -24,11 +25,15 @@ WORDS = {
 
 
 def render(studies: list[dict[str, Any]]) -> str:
-    """The page for `studies` (summaries with their reports), in the order given."""
+    """The page for `studies` (summaries with the names of their overlays), in the order given."""
     heads = ("received (UTC)", "status", "priority", *TARGETS, "overlays", "report")
     head = "".join(f'<th scope="col">{escape(h)}</th>' for h in heads)
     rows = "".join(_row(study) for study in studies)
-    empty = "" if studies else "<p>No study yet: POST a zip of DICOM files to /api/v1/studies.</p>"
+    empty = (
+        ""
+        if studies
+        else "<p>No study yet: send images to the DICOM port, or POST a zip to /api/v1/studies.</p>"
+    )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta http-equiv="refresh" content="10"><title>Abdominal trauma CT triage</title>'
@@ -39,14 +44,13 @@ def render(studies: list[dict[str, Any]]) -> str:
 
 
 def _row(study: dict[str, Any]) -> str:
-    targets = (study["report"] or {}).get("targets", {})
+    targets = study["targets"]
     cells = [escape(study["received_at"]), _status(study), escape(study["priority"] or "")]
     verdicts = "".join(_verdict(targets.get(target)) for target in TARGETS)
     link = f"/api/v1/studies/{study['id']}"
-    overlays = [name for target in targets.values() for name in target["overlays"]]
     pictures = " ".join(
         f'<a href="{escape(link)}/{escape(name)}">{escape(name.rsplit("/", 1)[-1])}</a>'
-        for name in overlays
+        for name in study["overlays"]
     )
     plain = "".join(f"<td>{cell}</td>" for cell in cells)
     return (

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from triage.decision.auc import auc
 from triage.decision.logistic import fit
 from triage.simulate import protocol as protocols
 from triage.simulate.fields import Dice
@@ -100,16 +101,6 @@ def measure(
         protocol=protocols.load(protocol) if protocol else None,
     )
     return [(features(patient), patient.grades) for patient in patients]
-
-
-def auc(scores: Floats, labels: NDArray[np.bool_]) -> float:
-    """Area under the ROC curve by ranks (Mann-Whitney), ties count half."""
-    order = np.argsort(scores, kind="stable")
-    ranks = np.empty(len(scores))
-    _, first, count = np.unique(scores[order], return_index=True, return_counts=True)
-    ranks[order] = np.repeat(first + (count + 1) / 2, count)
-    p, n = int(labels.sum()), int((~labels).sum())
-    return float((ranks[labels].sum() - p * (p + 1) / 2) / (p * n)) if p and n else math.nan
 
 
 def standard_error(a: float, positives: int, negatives: int) -> float:

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from triage.decision import fit
-from triage.decision.table import CutoffTable
+from triage.decision.table import CutoffTable, neutral
 from triage.inference.crops import LOW_HU, STEP, VIEWS
 from triage.nets.bundle import SUFFIXES
 from triage.nets.bundle_writer import write_bundle
@@ -28,7 +27,7 @@ from triage.types import TARGETS, Organ, Target
 
 def neutral_table() -> CutoffTable:
     """Cutoffs of a draft that has not been calibrated: nothing is ruled out."""
-    return fit.neutral_table(natural(), "simulated")
+    return CutoffTable("simulated", {t: neutral(share) for t, share in natural().items()})
 
 
 def mean_dice(path: Path) -> dict[str, float]:
@@ -66,6 +65,7 @@ def write(
             "shared": _short(slices.shared),
             "padding": slices.padding,
             "size": _short(slices.size),
+            "pooling": slices.pooling,
         },
         "volume": dict(volume.architecture),
     }

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from monai.transforms import (
     Compose,
     RandCoarseDropout,
     RandGaussianNoise,
+    RandGaussianSharpen,
+    RandGaussianSmooth,
     RandScaleIntensity,
     RandShiftIntensity,
 )
 from torch import Tensor
 
 GAIN, SHIFT_HU, NOISE_HU = 0.08, 10.0, 12.0  # other scanners, phases and doses
+BLUR_PIXELS = (0.3, 0.9)  # of 1.5 mm
 HOLES, SMALLEST, LARGEST = 3, 0.05, 0.22  # coarse dropout: sides as shares of the picture
 SHIFT_MM, TURN, ZOOM = 8.0, 0.12, (0.85, 1.18)
 SINGLE = 0.15  # share of pictures without neighbours: single slices must work too
@@ -52,6 +56,21 @@ def grey_values(hu: Tensor, rng: np.random.Generator) -> Tensor:
             ]
         )
     return _apply(_OWN.grey, hu, rng)
+
+
+def sharpness(planes: Tensor, rng: np.random.Generator) -> Tensor:
+    """Other kernels and matrices: slices (X, Y, 3), now and then smoothed or sharpened."""
+    if not hasattr(_OWN, "kernels"):
+        sides: dict[str, Any] = {f"sigma_{axis}": BLUR_PIXELS for axis in "xy"}
+        wide = {f"sigma1_{axis}": (1.0, 1.5) for axis in "xy"}
+        fine = {f"sigma2_{axis}": 0.5 for axis in "xy"}
+        _OWN.kernels = Compose(
+            [
+                RandGaussianSmooth(prob=0.3, **sides),
+                RandGaussianSharpen(prob=0.15, alpha=(0.5, 2.0), **wide, **fine),
+            ]
+        )
+    return _apply(_OWN.kernels, planes.permute(2, 0, 1), rng).permute(1, 2, 0)
 
 
 def coarse_dropout(x: Tensor, rng: np.random.Generator) -> Tensor:

@@ -151,11 +151,12 @@ def load_backgrounds(data: Path, names: Sequence[str]) -> list[Background]:
 
 
 def _work(
-    task: tuple[Path, int, Sequence[int], int, float, float, Path | None, Sequence[str]],
+    task: tuple[Path, int, Sequence[int], int, float, float, Path | None, Sequence[str], float],
 ) -> int:
     from triage.simulate.patient import simulate
+    from triage.simulate.plan import PHASES
 
-    out, seed, ids, variants, enriched, share, data, names = task
+    out, seed, ids, variants, enriched, share, data, names, plain = task
     torch.set_num_threads(1)
     backgrounds = load_backgrounds(data, names) if data else []
     made = 0
@@ -170,6 +171,7 @@ def _work(
             parametric_share=share,
             enriched=enriched,
             variants=variants,
+            phases={**PHASES, Phase.PLAIN: plain * sum(PHASES.values())} if plain else None,
         )
         for v, patient in enumerate(patients):
             save(patient, out / f"p{i:05d}_{v}", f"p{i:05d}")
@@ -187,11 +189,47 @@ def build(
     parametric_share: float = 0.5,
     data: Path | None = None,
     backgrounds: Sequence[str] = (),
+    plain: float = 0.0,
     workers: int | None = None,
 ) -> int:
-    """Simulate `people` anatomies, `variants` patients each, into `out`; returns patients made."""
+    """Simulate `people` anatomies, `variants` patients each, into `out`; returns patients made.
+
+    `plain`: scans without contrast for each scan with it; the localiser has to know them.
+    """
     workers = workers or os.cpu_count() or 1
-    rest = (variants, enriched, parametric_share, data, backgrounds)
+    rest = (variants, enriched, parametric_share, data, backgrounds, plain)
     tasks = [(out, seed, range(k, people, workers), *rest) for k in range(workers)]
     with mp.get_context("spawn").Pool(workers) as pool:
         return sum(pool.imap_unordered(_work, tasks))
+
+
+def _judged_work(task: tuple[Path, str, Sequence[int], Path | None]) -> int:
+    from triage.simulate.judged import judged_patient
+    from triage.simulate.protocol import load
+
+    out, version, numbers, data = task
+    torch.set_num_threads(1)
+    protocol = load(version)
+    names = [name for name in protocol.anatomies if name != "parametric"]
+    backgrounds = {b.name: b for b in load_backgrounds(data, names)} if data else {}
+    made = 0
+    for number in numbers:
+        folder = out / f"j{number:05d}"
+        if not (folder / "meta.json").exists():
+            save(judged_patient(protocol, number, backgrounds), folder, folder.name)
+            made += 1
+    return made
+
+
+def build_judged(
+    out: Path, version: str, count: int, data: Path | None, workers: int | None = None
+) -> int:
+    """The first `count` patients of a frozen protocol's judged set into `out`; returns those made.
+
+    Their order is random, so the first ones are a fair sample. `data`: holds the anatomies that
+    the protocol names.
+    """
+    workers = workers or os.cpu_count() or 1
+    tasks = [(out, version, range(k, count, workers), data) for k in range(workers)]
+    with mp.get_context("spawn").Pool(workers) as pool:
+        return sum(pool.imap_unordered(_judged_work, tasks))

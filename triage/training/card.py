@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from triage.decision.scores import WITHOUT_ANY
 from triage.training.evaluation.wording import (
     GROUPS,
     UNITS,
@@ -17,6 +18,7 @@ from triage.training.evaluation.wording import (
     lead,
     number,
     percents,
+    unsuspected,
 )
 from triage.types import DISCLAIMER
 
@@ -56,7 +58,7 @@ def model_card(name: str, version: str, metrics: Json, provenance: Json) -> str:
     """The card as Markdown. `metrics`: metrics.json of the bundle, with what is there of
 
     `cutoffs` (as cutoffs.json), `calibration {patients, healthy, positives}`, `localiser_dice`,
-    `fusion`, `real`, `ablations`, `published_auc`, `scored` (how the patients were scored).
+    `fusion`, `sequence_heads`, `real`, `ablations`, `published_auc`, `scored` (how patients were).
     `provenance`: of bundle.json; used are `data`, `attribution` and `commands` (lists of
     sentences), `command`, `initial_weights`, `notes`.
     """
@@ -72,6 +74,7 @@ def model_card(name: str, version: str, metrics: Json, provenance: Json) -> str:
         _groups(metrics.get("targets") or {}),
         _probabilities(metrics.get("targets") or {}),
         _branches(metrics.get("targets") or {}),
+        _heads(metrics.get("sequence_heads") or {}),
         _localiser(metrics.get("localiser_dice") or {}),
         _real(metrics.get("real") or {}),
         _ablations(metrics.get("ablations") or {}),
@@ -113,7 +116,8 @@ def _calibration(cutoffs: Json, counted: Json, fusion: Json) -> str:
     if counted.get("patients") is not None:
         lines.append(
             f"{counted['patients']} {_text(cutoffs.get('calibrated_on'))} patients, "
-            f"{counted.get('healthy', '-')} of them without any injury, who trained, selected and "
+            f"{counted.get('healthy', '-')} of them "
+            f"{_text(counted.get('healthy_means', WITHOUT_ANY))}, who trained, selected and "
             "fused nothing.\n"
         )
     rows = []
@@ -144,8 +148,8 @@ def _figures(metrics: Json) -> str:
     data = metrics["data"]
     lines = [
         "## Figures\n",
-        f"{data['patients']} patients, {data['injured']} injured, {data['healthy']} without any "
-        f"injury; input: {data['input']}.",
+        f"{data['patients']} patients, {data['injured']} injured, {data['healthy']} "
+        f"{data['healthy_means']}; input: {data['input']}.",
         *(f"Scored {_text(text)}." for text in [metrics.get("scored")] if text),
         f"Intervals of 95 %: AUC by {metrics['intervals']['auc']}; proportions by "
         f"{metrics['intervals']['rates']}.\n",
@@ -191,12 +195,9 @@ def _whole(metrics: Json) -> str:
     whole, joint, rsna = (metrics.get(k) or {} for k in ("any_injury", "joint", "rsna"))
     lines = []
     if whole.get("auc", {}).get("value") is not None:
-        lines.append(f"- Any injury: AUC {interval(whole['auc'])}.")
+        lines.append(f"- {whole['means'].capitalize()}: AUC {interval(whole['auc'])}.")
     if joint:
-        lines.append(
-            f"- Healthy patients without any suspected target: {percents(joint['specificity'])} "
-            f"of {joint['healthy']}."
-        )
+        lines.append(f"- {unsuspected(joint)}")
     if rsna.get("score") is not None:
         lines.append(
             f"- RSNA 2023 challenge metric (lower is better): {number(rsna['score'], 4)}, "
@@ -261,6 +262,17 @@ def _branches(targets: Json) -> str:
         return ""
     head = ["target", "branch", "patients", "AUC", "lead over the score"]
     return "## Branches\n\n" + _table(head, rows)
+
+
+def _heads(said: Json) -> str:
+    """What became of the sequence heads that were trained: target -> words."""
+    if not said:
+        return ""
+    lines = "".join(f"- {_text(name)}: {_text(text)}.\n" for name, text in said.items())
+    return (
+        "## Sequence heads\n\nA head reads all slices of a view in their order. Both were compared "
+        f"on the same patients, whom neither had seen; the better one answers.\n\n{lines}"
+    )
 
 
 def _localiser(dice: Json) -> str:

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from triage.decision.calibration import Calibration
 from triage.decision.fit import fit_table
-from triage.decision.fusion import ENSEMBLE_ONLY
 from triage.decision.scores import from_rows
-from triage.decision.table import CutoffTable, TargetCutoffs
+from triage.decision.table import CutoffTable, TargetCutoffs, neutral
 from triage.training.cases import Row
-from triage.types import Cutoff, Target
-
-NEVER = 1.0  # as rule-in: no probability reaches it, nothing is suspected
+from triage.types import Target
 
 
 @dataclass(frozen=True)
@@ -23,12 +19,6 @@ class Certified:
     table: CutoffTable
     notes: tuple[str, ...]
     fusion: Mapping[Target, str]
-
-
-def neutral(prevalence: float = 0.5) -> TargetCutoffs:
-    """Cutoffs of a target that was not calibrated: neither suspected nor ruled out."""
-    nothing = Cutoff(0.0, sensitivity_lower_bound=0.0, positives=0)
-    return TargetCutoffs(Calibration(1.0, 0.0), nothing, Cutoff(NEVER), prevalence, ENSEMBLE_ONLY)
 
 
 def uncertified(entry: TargetCutoffs) -> TargetCutoffs:

@@ -210,6 +210,7 @@ def _key(patient: Patient, files: SeriesFiles, localiser: str) -> str:
         localiser if files.kind == "dicom" else "",
         [(s.st_size, s.st_mtime_ns) for s in stats],
         {t.value: g for t, g in patient.grades.items()},
+        patient.any_injury,
         patient.person,
         {t.value: sorted(n) for t, n in files.images.items()},
         files.aortic_hu,

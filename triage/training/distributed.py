@@ -13,12 +13,16 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+PATIENCE = timedelta(days=7)  # the others wait while the first prepares or scores a data set
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,21 @@ class Ranks:
         if self.world > 1:
             dist.barrier()
 
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """The first process goes before the others, who find on disk what it left there.
+
+        Where the first one fails, `torchrun` ends the others.
+        """
+        if not self.first:
+            self.meet()
+        yield
+        if self.first:
+            self.meet()
+
+
+ALONE = Ranks(0, 1, torch.device("cpu"))
+
 
 def _gradient(parameter: nn.Parameter) -> Tensor:
     return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
@@ -92,6 +111,6 @@ def join(device: str = "auto") -> Ranks:
     if world == 1:
         return Ranks(0, 1, where)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if cuda else "gloo")
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE)
         atexit.register(dist.destroy_process_group)
     return Ranks(dist.get_rank(), dist.get_world_size(), where)

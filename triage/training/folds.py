@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triage.nets.bundle import Manifest, read_bytes
-from triage.training.layout import CALIBRATION, Patient
+from triage.training.layout import Patient
+from triage.training.layout_tables import CALIBRATION
 from triage.types import TARGETS, Target
 
 Floats = NDArray[np.float64]

@@ -11,8 +11,11 @@ from triage.nets.slice_net import SIZE
 from triage.training.cache import Entry
 from triage.training.cases import Row
 from triage.training.certify import Certified
+from triage.training.distributed import ALONE, Ranks
 from triage.training.folds import Split
-from triage.training.layout import CALIBRATION, DataSet, Patient
+from triage.training.layout import DataSet, Patient
+from triage.training.layout_tables import CALIBRATION
+from triage.training.sequence import Compared
 from triage.types import Target
 
 NETWORKS = ("localiser", "trunk", "volume")  # beside targets, what may be trained
@@ -48,6 +51,7 @@ class Job:
     log: Log
     tell: Tell
     data: DataSet
+    ranks: Ranks = ALONE
     added: tuple[Patient, ...] = ()
     entries: list[Entry] = field(default_factory=list)
     split: Split = field(default_factory=lambda: Split({}, 0))
@@ -68,3 +72,5 @@ class Found:
     out_of_fold: list[Row]
     calibration: list[Row]
     refitted: tuple[Target, ...]
+    compared: Mapping[Target, Compared] = field(default_factory=dict)  # sequence heads
+    curves: tuple[Path, ...] = ()  # of the sequence heads

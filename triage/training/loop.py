@@ -95,6 +95,7 @@ class Habits:
     save_every: int | None = None  # steps
     save_seconds: float = 60.0
     workers: int = 0  # threads that prepare the next batches; 0: none, in turn
+    alone: bool = False  # this process alone trains, whatever `torchrun` started beside it
 
 
 def train(
@@ -114,6 +115,8 @@ def train(
     """
     habits = habits or Habits()
     ranks = join(habits.device)
+    if habits.alone:
+        ranks = Ranks(0, 1, ranks.device)
     if not ranks.first:
         log, progress = _silent, None
     net = task.net.to(ranks.device)

@@ -17,7 +17,7 @@ from triage.nets.mobilenet_v2 import freeze_batch_norm
 from triage.nets.slice_net import Tail
 from triage.training.features import Features
 from triage.training.folds import Split
-from triage.training.loop import Group, Habits, Parts, Plan, Progress, Task, train
+from triage.training.loop import Group, Habits, Parts, Plan, Progress, Task, generator, train
 
 SMOOTHING = 0.02  # a label is 0.02 or 0.98: where a lesion begins and ends is not that sharp
 DROPOUT = 0.1  # of trunk features
@@ -70,16 +70,17 @@ class MemberTask(Task[Batch, Batch]):
         pool = self.pools[i % 2]
         row = int(pool[rng.integers(len(pool))])
         copy = int(rng.integers(self.features.values.shape[1]))
-        x = torch.from_numpy(np.array(self.features.values[row, copy]))
-        return Batch(x, torch.tensor(self.truth[row]))
+        x = torch.from_numpy(np.array(self.features.values[row, copy])).float()
+        # Dropped here, by the item's own generator: several processes drop what one would.
+        kept = torch.empty_like(x).bernoulli_(1 - DROPOUT, generator=generator(rng))
+        return Batch(x * kept / (1 - DROPOUT), torch.tensor(self.truth[row]))
 
     def collate(self, items: list[Batch]) -> Batch:
         return Batch(*(torch.stack(column) for column in zip(*items, strict=True)))
 
     def loss(self, net: nn.Module, batch: Batch) -> tuple[Tensor, Parts]:
-        x = F.dropout(batch.x.float(), DROPOUT, training=net.training)
         y = batch.truth * (1 - 2 * SMOOTHING) + SMOOTHING
-        return F.binary_cross_entropy_with_logits(net(x).float(), y), {}
+        return F.binary_cross_entropy_with_logits(net(batch.x).float(), y), {}
 
     def validate(self, net: nn.Module) -> dict[str, float]:
         """Loss at equal weight of both labels, and slice AUC; the loss decides."""

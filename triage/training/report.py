@@ -11,17 +11,17 @@ import numpy as np
 import torch
 
 from triage import __version__
+from triage.decision.auc import auc
 from triage.decision.scores import from_rows
 from triage.inference.networks import Networks
 from triage.nets.bundle import reference
 from triage.training import assemble
 from triage.training.card import model_card
-from triage.training.evaluation.auc import auc
 from triage.training.evaluation.judged import judge_with_bundle
 from triage.training.evaluation.write import write_evaluation
 from triage.training.folds import SPLITS, TRAIN_ONLY
 from triage.training.job import Found, Job
-from triage.training.layout import CALIBRATION
+from triage.training.layout_tables import CALIBRATION
 from triage.training.start import Start
 
 
@@ -112,6 +112,7 @@ def _evaluation(job: Job, found: Found) -> dict[str, bytes]:
     extra = {
         "cutoffs": found.table.to_dict(),
         "fusion": {t.value: text for t, text in found.certified.fusion.items()},
+        "sequence_heads": {t.value: c.said for t, c in found.compared.items()},
         "scored": "out of fold: each patient by the member that did not train on him or her",
         "calibration": _calibration(job, found),
     }
@@ -122,6 +123,8 @@ def _evaluation(job: Job, found: Found) -> dict[str, bytes]:
         place.mkdir(parents=True)
         (place / "metrics.json").write_bytes(assemble.to_json({"targets": {}, **extra}))
     for picture in sorted(job.work.glob("members/*/*/*.png")):
+        shutil.copy(picture, place / f"curve_{picture.name}")
+    for picture in found.curves:
         shutil.copy(picture, place / f"curve_{picture.name}")
     for name in job.options.networks:
         for picture in sorted((job.work / name).glob("*.png")):
@@ -137,11 +140,10 @@ def _calibration(job: Job, found: Found) -> dict[str, Any]:
         t.value: len({str(r["patient_id"]) for r in rows if r["target"] == t.value and r["label"]})
         for t in found.refitted
     }
-    well = {p.patient_id for p in job.data.patients if not p.any_injury}
-    out: dict[str, Any] = {"patients": len(patients), "healthy": len(patients & well)}
-    out["positives"] = positives
+    out: dict[str, Any] = {"patients": len(patients), "healthy": 0, "positives": positives}
     if rows:
         table = from_rows(rows)
+        out |= {"healthy": int(table.healthy.sum()), "healthy_means": table.healthy_means}
         scores = judge_with_bundle(table, found.certified.table).scores
         labels = table.labels
         seen = ~np.isnan(scores) & ~np.isnan(labels)

@@ -6,18 +6,23 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from triage.decision.table import CutoffTable
+from triage.decision.table import CutoffTable, neutral
+from triage.inference.engines import choose_engine
 from triage.inference.networks import Networks, choose_device, load_networks
 from triage.nets.bundle import MANIFEST, find_bundle
+from triage.nets.sequence_head import SequenceHeads
 from triage.settings import settings
-from triage.training import assemble, cases, features, members, parts, scoring, start
-from triage.training.certify import certify, neutral, with_kept
+from triage.training import assemble, features, members, parts, start
 from triage.training.dataset import labelled, prepare
-from triage.training.folds import TRAIN_ONLY, digest, make_split, trained_before
-from triage.training.job import Found, Job, Log, Options, Tell
-from triage.training.layout import CALIBRATION, LayoutError, Patient, read_layout
+from triage.training.distributed import join
+from triage.training.folds import make_split, trained_before
+from triage.training.job import Job, Log, Options, Tell
+from triage.training.judge import judge
+from triage.training.layout import Patient, read_layout
+from triage.training.layout_tables import LayoutError
 from triage.training.report import write_trained
 from triage.training.slices import Sample, samples_of
 from triage.types import TARGETS, Target
@@ -40,31 +45,55 @@ def train(
     BundleError and ValueError for data and options that do not fit each other.
     """
     work = work or out.with_name(f"{out.name}.work")
-    job = Job(options, out, work, device, log, tell, read_layout(data, strict=strict))
+    ranks = join(device)
+    if not ranks.first:
+        log, tell = _silent, _silent
+    job = Job(options, out, work, device, log, tell, read_layout(data, strict=strict), ranks)
     if out.exists() and not (out / MANIFEST).is_file():
         raise ValueError(f"{out} is there and no bundle: choose another --out")
     for note in job.data.notes:
         log(note)
-    if "trunk" in options.networks:  # every member stands on it
-        options = replace(options, targets=job.data.targets)
-        job.options = options
     if strange := [t for t in options.targets if t not in job.data.targets]:
         raise LayoutError(data / "train.csv", 1, f"no labels of {', '.join(strange)}")
-    _same_options(job)
     begin = _start(options)
+    if "trunk" in options.networks:
+        job.options = options = _with_all_members(job, begin)
+    with ranks.in_turn():
+        _same_options(job)
     job.added = _simulated(job)
     _prepare(job, begin.base)
+    parts.check(job)
     if "localiser" in options.networks:
-        begin = replace(begin, base=replace(begin.base, localiser=parts.localiser(job)))
+        begin = replace(begin, base=replace(begin.base, localiser=parts.localiser(job, begin)))
         _prepare(job, begin.base)
     if "trunk" in options.networks:
         begin = start.from_trunk(parts.trunk(job, begin), begin)
-    fresh = {t: _members(job, begin, t) for t in job.options.targets}
+    fresh = {t: _members(job, begin, t) for t in options.targets}
     if "volume" in options.networks:
-        begin = replace(begin, base=replace(begin.base, volume=parts.volume(job)))
-    nets = _draft(job, begin, fresh)
-    found = _certify(job, begin, nets, tuple(fresh))
-    return write_trained(job, begin, nets, found)
+        begin = replace(begin, base=replace(begin.base, volume=parts.volume(job, begin)))
+    if ranks.first:
+        nets, found = judge(job, begin, partial(_draft, job, begin, fresh), tuple(fresh))
+        write_trained(job, begin, nets, found)
+    ranks.meet()
+    return out
+
+
+def _silent(text: str, share: float = 0.0) -> None:
+    """Other processes say nothing."""
+
+
+def _with_all_members(job: Job, begin: start.Start) -> Options:
+    """Every member stands on the trunk: where it is trained, they all are; says which are lost."""
+    targets = job.data.targets
+    lost = [t for t in TARGETS if begin.base.slices.members[t] and t not in targets]
+    names = ", ".join(targets)
+    job.log(f"trunk: every member and sequence head stands on it; trained anew: {names}")
+    if lost:
+        job.log(
+            f"trunk: no labels of {', '.join(lost)}: the new bundle will not answer for them any"
+            " more"
+        )
+    return replace(job.options, targets=targets)
 
 
 def _same_options(job: Job) -> None:
@@ -77,8 +106,9 @@ def _same_options(job: Job) -> None:
             f"{job.work} belongs to a training with other options (options.json):"
             " give another --work, or remove it"
         )
-    job.work.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    if not path.exists():
+        job.work.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
 
 
 def _start(options: Options) -> start.Start:
@@ -107,8 +137,11 @@ def _simulated(job: Job) -> tuple[Patient, ...]:
     def step(done: int, total: int) -> None:
         job.tell(f"simulated {done} of {total}", done / total)
 
-    more = (settings().threads or os.cpu_count() or 1) - 1  # processes beside this one
-    write_dataset(folder, count, job.options.seed + 1, enriched=0.4, workers=more, progress=step)
+    with job.ranks.in_turn():
+        if job.ranks.first:
+            more = (settings().threads or os.cpu_count() or 1) - 1  # processes beside this one
+            seed = job.options.seed + 1
+            write_dataset(folder, count, seed, enriched=0.4, workers=more, progress=step)
     return tuple(replace(p, person=f"simulated {p.person}") for p in read_layout(folder).patients)
 
 
@@ -116,9 +149,14 @@ def _prepare(job: Job, base: Networks) -> None:
     """Cache all series, and split the persons that have one."""
     workers = settings().threads or os.cpu_count() or 1
     every = replace(job.data, patients=(*job.data.patients, *job.added))
-    job.entries, job.left_out = prepare(
-        every, job.work / "cache", base.localiser, workers=workers, tell=job.tell
-    )
+    with job.ranks.in_turn():  # the others find everything in the cache
+        job.entries, job.left_out = prepare(
+            every,
+            job.work / "cache",
+            base.localiser,
+            workers=workers if job.ranks.first else 1,
+            tell=job.tell,
+        )
     if job.left_out:
         job.log(f"{len(job.left_out)} series left out: {', '.join(job.left_out[:20])}")
     alive = {e.patient_id for e in job.entries}
@@ -132,7 +170,8 @@ def _prepare(job: Job, base: Networks) -> None:
         added=[p for p in job.added if p.patient_id in alive],
         trained=trained_before(base.folder, base.manifest),
     )
-    (job.work / "split.json").write_text(json.dumps(job.split.to_dict()))
+    if job.ranks.first:
+        (job.work / "split.json").write_text(json.dumps(job.split.to_dict()))
 
 
 def _members(job: Job, begin: start.Start, target: Target) -> start.Trained:
@@ -148,16 +187,17 @@ def _members(job: Job, begin: start.Start, target: Target) -> start.Trained:
         job.tell(f"{target}: slices of {n + 1} of {len(own)}", (n + 1) / len(own))
     chosen = features.choose(known, seed, features.room_for(begin.trunk(shared), options.size))
     job.log(f"{target}: {len(chosen)} slices, {sum(s.label for s in chosen)} with injury")
-    cached = features.build(
-        job.work / "features" / target.value,
-        begin.trunk(shared),
-        job.entries,
-        chosen,
-        size=options.size,
-        seed=seed,
-        device=choose_device(job.device),
-        tell=lambda name, share: job.tell(f"{target}: {name}", share),
-    )
+    with job.ranks.in_turn():
+        cached = features.build(
+            job.work / "features" / target.value,
+            begin.trunk(shared),
+            job.entries,
+            chosen,
+            size=options.size,
+            seed=seed,
+            device=choose_device(job.device),
+            tell=lambda name, share: job.tell(f"{target}: {name}", share),
+        )
     tails = members.train_members(
         target.value,
         cached,
@@ -173,7 +213,12 @@ def _members(job: Job, begin: start.Start, target: Target) -> start.Trained:
     return start.Trained(tails, shared, options.size)
 
 
-def _draft(job: Job, begin: start.Start, fresh: Mapping[Target, start.Trained]) -> Networks:
+def _draft(
+    job: Job,
+    begin: start.Start,
+    fresh: Mapping[Target, start.Trained],
+    heads: SequenceHeads | None,
+) -> Networks:
     """The networks as they will be stored (fp16), with cutoffs that say nothing."""
     slices = start.assembled(begin, fresh)
     answered = [t for t in TARGETS if slices.members[t]]
@@ -183,62 +228,12 @@ def _draft(job: Job, begin: start.Start, fresh: Mapping[Target, start.Trained]) 
         localiser=begin.base.localiser,
         slices=slices,
         volume=begin.base.volume,
-        sequence=start.kept_heads(begin, tuple(fresh)),
+        sequence=heads,
         cutoffs=CutoffTable("simulated", {t: neutral() for t in answered}),
         provenance={},
         card="Draft: not calibrated.",
         extra={},
     )
-    return load_networks(job.work / "draft", job.device)
-
-
-def _certify(job: Job, begin: start.Start, nets: Networks, fresh: tuple[Target, ...]) -> Found:
-    """Score by the very way that serves; fuse out of fold, calibrate on the calibration share."""
-    changed = bool(set(job.options.networks))
-    answering = [t for t in job.data.targets if nets.slices.members[t]]
-    refitted = tuple(t for t in answering if t in fresh or changed)
-    one_fold = bool({"volume", "trunk"} & set(job.options.networks))
-    own = [e for e in job.entries if job.split.where[e.person] != TRAIN_ONLY]
-    volumes = [e for e in own if e.is_volume]
-    judged = volumes or own  # the service judges volumes: where there are any, they decide
-    path = job.work / f"scores_{nets.ref.sha256[:12]}.csv"
-    done = scoring.whole_series(path, len(refitted))
-    for i, entry in enumerate(judged):
-        case = cases.case_of(entry)
-        if (case.patient_id, case.series_id) not in done:
-            seen, place = cases.look(case, nets, refitted), job.split.where[entry.person]
-            new: list[cases.Row] = []
-            for t in refitted:
-                alone = place if isinstance(place, int) and t in fresh else None
-                new += cases.rows_of(case, seen, targets=[t], member=alone)
-            scoring.append(path, scoring.FIELDS, new)
-        job.tell(f"scored {i + 1} of {len(judged)} series", (i + 1) / len(judged))
-    rows = scoring.read(path)
-    where = {e.patient_id: job.split.where[e.person] for e in judged}
-    calibration = [r for r in rows if where[str(r["patient_id"])] == CALIBRATION]
-    # A volume net or trunk trained here never saw fold 0, and only fold 0.
-    folds = [0] if one_fold else range(job.split.folds)
-    before = trained_before(begin.base.folder, begin.base.manifest)
-    held_out = {e.patient_id for e in judged if where[e.patient_id] in folds}
-    seen_before = held_out & {e.patient_id for e in judged if digest(e.person) in before}
-    out_of_fold = [r for r in rows if r["patient_id"] in held_out - seen_before]
-    simulated = any(e.simulated for e in judged if job.split.calibrates(e.person))
-    certified = certify(
-        calibration,
-        out_of_fold,
-        refitted,
-        calibrated_on="simulated" if simulated or not calibration else "real",
-        images_only=not volumes,
-    )
-    if seen_before:
-        note = (
-            f"{len(seen_before)} patients trained the bundle that this one began from: their scores"
-            " are not out of fold, and neither fuse nor evaluate"
-        )
-        certified = replace(certified, notes=(*certified.notes, note))
-    for note in certified.notes:
-        job.log(note)
-    kept = [t for t in TARGETS if nets.slices.members[t] and t not in refitted]
-    base = CutoffTable.from_bundle(begin.base.folder)
-    table = with_kept(certified.table, base, kept, changed)
-    return Found(certified, table, out_of_fold, calibration, refitted)
+    where, options = choose_device(job.device), settings()
+    engine = choose_engine(options.engine, where, threads=options.threads)  # compiles, stores not
+    return load_networks(job.work / "draft", job.device, engine)

@@ -23,6 +23,7 @@ FIELDS = (
     "person",
     "series_id",
     "target",
+    "any_injury",
     "label",
     "grade",
     "score",
@@ -68,7 +69,7 @@ def score_data(
     for note in data.notes:
         log(note)
     targets = [t for t in TARGETS if nets.slices.members[t] and (not table or t in table.targets)]
-    rows = read(out) if out is not None and out.exists() else []
+    rows = read(out) if out is not None and usable(out) else []
     done = {(r["patient_id"], r["series_id"]) for r in rows}
     tasks = [(p, s) for p in data.patients for s in p.series]
     for i, (patient, files) in enumerate(tasks):
@@ -101,7 +102,7 @@ def score_all(
 ) -> list[Row]:
     """Score cached patients into a CSV; those that are in it already are not scored again."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    done = {r["patient_id"] for r in read(out)} if out.exists() else set()
+    done = {r["patient_id"] for r in read(out)} if usable(out) else set()
     overlaps = out.with_name(out.stem + "_dice.csv")
     for i, entry in enumerate(entries):
         if entry.patient_id in done:
@@ -118,6 +119,17 @@ def score_all(
     return read(out)
 
 
+def usable(path: Path) -> bool:
+    """Whether there is a score table to go on with; one with other columns is taken away."""
+    if not path.exists():
+        return False
+    with path.open(newline="") as file:
+        same = next(csv.reader(file), None) == list(FIELDS)
+    if not same:  # another version of this program wrote it
+        path.unlink()
+    return same
+
+
 def append(path: Path, fields: Sequence[str], rows: Iterable[Row]) -> None:
     new = not path.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -130,11 +142,11 @@ def append(path: Path, fields: Sequence[str], rows: Iterable[Row]) -> None:
 
 def whole_series(path: Path, targets: int) -> set[tuple[str, str]]:
     """(patient, series) with a row of each target; what a kill left in half is taken out."""
-    if not path.exists():
+    if not usable(path):
         return set()
     lines = path.read_text().splitlines(keepends=True)
-    ends = [i for i, line in enumerate(lines) if line.endswith("\n")]
-    path.write_text("".join(lines[i] for i in ends))
+    if not lines[-1].endswith("\n"):
+        path.write_text("".join(lines[:-1]))
     rows = read(path)
     keys = [(str(r["patient_id"]), str(r["series_id"])) for r in rows]
     whole = {k for k in keys if keys.count(k) == targets}

@@ -8,105 +8,26 @@ only where, held out itself, it beats the plain pooling of slice logits.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from monai.data import MetaTensor
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from triage.inference.localise import localise
-from triage.inference.networks import Networks
-from triage.inference.scope import judge_scope
-from triage.inference.score import Looked, heights, look_at_slices, pool_slices
-from triage.nets.sequence_head import SequenceHead, SequenceHeads, at_steps
-from triage.reasons import NotAnalysed
-from triage.training.cache import Entry
-from triage.training.cases import grid_of
+from triage.decision.auc import auc
+from triage.nets.sequence_head import SequenceHead, SequenceHeads
 from triage.training.checkpoint import read, save
-from triage.training.evaluation.auc import auc
 from triage.training.loop import Group, Habits, Parts, Plan, Task
 from triage.training.loop import train as run
+from triage.training.studies import Study, View
 from triage.types import TARGETS, Target
 
-STEPS, BATCH = 240, 24
-
-
-class View(NamedTuple):
-    """The slices of one view, in steps of `sequence_head.STEP_MM`, from the feet upwards."""
-
-    features: Tensor  # (S, C) trunk features averaged over the slice
-    logits: Tensor  # (S,)
-    z: Tensor  # (S,) mm
-    base: float  # plain pooling of the logits
-
-
-@dataclass(frozen=True)
-class Study:
-    """One target of one patient: its views (two for kidneys) and whether it is injured."""
-
-    person: str
-    label: int
-    views: tuple[View, ...]
-
-
-def study_of(
-    looked: Sequence[Looked], grid: MetaTensor, person: str, label: int, fold: int | None
-) -> Study | None:
-    """What the out-of-fold member saw of one target; None where no view was looked at.
-
-    `fold`: the fold in which the person was held out; None if the person trained no member: then
-    all members speak. `grid`: the working grid that was looked at (for heights).
-    """
-    views = []
-    for seen in looked:
-        if not seen.slices:
-            continue
-        own = seen.logits if fold is None else seen.logits[fold : fold + 1]  # (members, S)
-        x, y, z = at_steps(
-            seen.features.float().mean((2, 3)).cpu(),
-            own.mean(0),
-            heights(grid, seen.slices),
-        )
-        views.append(View(x, y, z, pool_slices(own)))
-    return Study(person, label, tuple(views)) if views else None
-
-
-def collect(
-    entries: Sequence[Entry],
-    nets: Networks,
-    fold_of: Callable[[Target, str], int | None],
-    *,
-    log: Callable[[str], None] = print,
-) -> dict[Target, list[Study]]:
-    """Look at every patient as the service does, and keep what the out-of-fold member saw.
-
-    `fold_of(target, person)`: the fold in which the person was held out, see `study_of`.
-    """
-    out: dict[Target, list[Study]] = {t: [] for t in TARGETS if nets.slices.members[t]}
-    for i, entry in enumerate(e for e in entries if e.is_volume):
-        grid = grid_of(entry)
-        anatomy = localise(nets.localiser, grid)
-        try:
-            scope = judge_scope(grid, anatomy)
-        except NotAnalysed:
-            continue
-        looked = look_at_slices(nets, grid, anatomy)
-        for target, studies in out.items():
-            label = entry.meta["grades"].get(target.value)
-            if label is None or target in scope.not_assessed:
-                continue
-            fold = fold_of(target, entry.person)
-            study = study_of(looked[target], grid, entry.person, int(label > 0), fold)
-            if study is not None:
-                studies.append(study)
-        if i % 20 == 0:
-            log(f"sequence: looked at {i + 1} of {len(entries)} patients")
-    return out
+STEPS, BATCH, WIDTH = 240, 24, 24
+FEWEST = 8  # studies with, and without the injury: a comparison on fewer says nothing
 
 
 class Batch(NamedTuple):
@@ -149,7 +70,7 @@ def study_logits(head: nn.Module, batch: Batch) -> Tensor:
 class SequenceTask(Task[Study, Batch]):
     """Studies with and without the injury in turn, altered a little each time."""
 
-    def __init__(self, name: str, studies: Sequence[Study], width: int = 24) -> None:
+    def __init__(self, name: str, studies: Sequence[Study], width: int = WIDTH) -> None:
         self.name = name
         self.net: SequenceHead = SequenceHead(studies[0].views[0].features.shape[1], width)
         self.pools = [[s for s in studies if s.label == y] for y in (0, 1)]
@@ -163,7 +84,7 @@ class SequenceTask(Task[Study, Batch]):
     def sample(self, i: int, rng: np.random.Generator) -> Study:
         pool = self.pools[i % 2]
         study = pool[int(rng.integers(len(pool)))]
-        return Study(study.person, study.label, tuple(_altered(v, rng) for v in study.views))
+        return replace(study, views=tuple(_altered(v, rng) for v in study.views))
 
     def collate(self, items: list[Study]) -> Batch:
         return pad(items)
@@ -199,15 +120,28 @@ def plain(studies: Sequence[Study]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Compared:
-    """Held-out AUC of the head and of plain pooling on the same studies."""
+    """Held-out AUC of the head and of plain pooling on the same studies.
+
+    `scores`: study logits of heads that never saw the study's person, by its series. Where they are
+    NaN there were too few studies to tell.
+    """
 
     studies: int
     head: float
     plain: float
+    scores: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
     @property
     def better(self) -> bool:
         return self.head > self.plain
+
+    @property
+    def said(self) -> str:
+        """What became of the head, in words."""
+        if np.isnan(self.head):
+            return f"too few studies to tell ({self.studies}): plain pooling answers"
+        found = f"AUC {self.head:.3f}, plain pooling {self.plain:.3f} ({self.studies} studies)"
+        return f"{found}: {'the head' if self.better else 'plain pooling'} answers"
 
 
 def compare(
@@ -218,8 +152,10 @@ def compare(
     folds: int = 3,
     steps: int = STEPS,
     seed: int = 6,
+    width: int = WIDTH,
 ) -> Compared:
     """Cross-validate a head by person: each study is judged by a head that never saw it."""
+    unknown = Compared(len(studies), float("nan"), float("nan"))
     people = sorted({s.person for s in studies})
     order = np.random.default_rng(seed).permutation(len(people))
     fold = {people[int(k)]: i % folds for i, k in enumerate(order)}
@@ -228,12 +164,15 @@ def compare(
         inside = [s for s in studies if fold[s.person] != k]
         held = [i for i, s in enumerate(studies) if fold[s.person] == k]
         if len({s.label for s in inside}) < 2 or not held:
-            return Compared(len(studies), float("nan"), float("nan"))
+            return unknown
         own = folder / f"fold{k}"
-        head = train_head(target, inside, own, steps=steps, seed=seed, log=lambda text: None)
+        head = train_head(
+            target, inside, own, steps=steps, seed=seed, width=width, log=lambda text: None
+        )
         scores[held] = judge(head, [studies[i] for i in held])
     labels = np.array([s.label for s in studies])
-    return Compared(len(studies), auc(scores, labels), auc(plain(studies), labels))
+    each = {s.series: float(x) for s, x in zip(studies, scores, strict=True)}
+    return Compared(len(studies), auc(scores, labels), auc(plain(studies), labels), each)
 
 
 def train_head(
@@ -244,12 +183,13 @@ def train_head(
     steps: int = STEPS,
     batch: int = BATCH,
     seed: int = 6,
+    width: int = WIDTH,
     log: Callable[[str], None] = print,
 ) -> SequenceHead:
     """Train one target's head; resumes from `folder`. Raises ValueError without both labels."""
     torch.manual_seed(seed)
-    task = SequenceTask(f"sequence-{target.value}", studies)
-    habits = Habits("cpu", log_every=max(1, steps // 4), save_seconds=30)
+    task = SequenceTask(f"sequence-{target.value}", studies, width)
+    habits = Habits("cpu", log_every=max(1, steps // 4), save_seconds=30, alone=True)
     run(task, folder, Plan(steps, batch, seed, average=0.95), habits, log=log)
     return task.net
 
@@ -259,23 +199,51 @@ def train_heads(
     folder: Path,
     *,
     steps: int = STEPS,
+    fewest: int = FEWEST,
+    width: int = WIDTH,
     log: Callable[[str], None] = print,
 ) -> tuple[SequenceHeads | None, dict[Target, Compared]]:
-    """Heads of the targets where a head beats plain pooling held out, and the comparison."""
+    """Heads of the targets where a head beats plain pooling held out, and the comparison.
+
+    With less than `fewest` studies of either label there is none.
+    """
     compared: dict[Target, Compared] = {}
     kept: dict[Target, SequenceHead] = {}
     for target, own in studies.items():
-        compared[target] = compare(target, own, folder / "compare" / target.value, steps=steps)
-        seen = compared[target]
-        log(f"sequence {target.value}: AUC {seen.head:.3f}, plain pooling {seen.plain:.3f}")
-        if seen.better:
-            kept[target] = train_head(target, own, folder, steps=steps, log=log)
+        injured = sum(s.label for s in own)
+        if min(injured, len(own) - injured) < fewest:
+            compared[target] = Compared(len(own), float("nan"), float("nan"))
+        else:
+            beside = folder / "compare" / target.value
+            compared[target] = compare(target, own, beside, steps=steps, width=width)
+        log(f"sequence {target.value}: {compared[target].said}")
+        if compared[target].better:
+            kept[target] = train_head(target, own, folder, steps=steps, width=width, log=log)
     if not kept:
         return None, compared
-    heads = SequenceHeads({t.value: h.channels for t, h in kept.items()})
-    for target, head in kept.items():
-        heads.heads[target.value].load_state_dict(head.state_dict())
-    return heads.eval(), compared
+    return together(kept), compared
+
+
+def together(heads: Mapping[Target, SequenceHead]) -> SequenceHeads:
+    """Heads of one width as one network."""
+    widths = {h.width for h in heads.values()}
+    out = SequenceHeads({t.value: h.channels for t, h in heads.items()}, widths.pop())
+    for target, head in heads.items():
+        out.heads[target.value].load_state_dict(head.state_dict())
+    return out.eval().requires_grad_(False)
+
+
+def merged(*parts: SequenceHeads | None) -> SequenceHeads | None:
+    """The heads of several networks in one; None where there are none."""
+    heads: dict[Target, SequenceHead] = {}
+    for part in parts:
+        for target in TARGETS:
+            if part is not None and target in part:
+                head = part.heads[target.value]
+                if not isinstance(head, SequenceHead):
+                    raise TypeError(f"Expected a SequenceHead, got {type(head).__name__}")
+                heads[target] = head
+    return together(heads) if heads else None
 
 
 def save_heads(path: Path, heads: SequenceHeads | None, seen: Mapping[Target, Compared]) -> None:
@@ -285,8 +253,15 @@ def save_heads(path: Path, heads: SequenceHeads | None, seen: Mapping[Target, Co
         "width": heads.architecture["width"] if heads else 0,
         "weights": heads.state_dict() if heads else {},
         "auc": {t.value: {"head": c.head, "plain": c.plain} for t, c in seen.items()},
+        "said": {t.value: c.said for t, c in seen.items()},
     }
     save(path, state)
+
+
+def said(path: Path) -> dict[str, str]:
+    """What became of each target's head, in words."""
+    told: dict[str, str] = read(path).get("said", {}) if path.exists() else {}
+    return told
 
 
 def load_heads(path: Path) -> SequenceHeads | None:

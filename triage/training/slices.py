@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from triage.imaging.window import WINDOWS
-from triage.inference.crops import VIEWS, Region, View, cut, judged_slices, region
-from triage.nets.slice_net import SIZE
-from triage.training.augment import SINGLE, coarse_dropout, grey_values, pose
+from triage.inference.crops import VIEWS, Region, View, cut, judged_slices, points, region
+from triage.nets.slice_net import ORGAN_CLASSES, SIZE
+from triage.training.augment import SINGLE, coarse_dropout, grey_values, pose, sharpness
 from triage.training.cache import SPACING, Entry
 from triage.types import ORGAN_LABEL, TARGET_ORGANS, TARGETS, Organ, Phase, Target
 
@@ -150,12 +150,33 @@ def whole_body(entry: Entry, target: Target) -> tuple[View, tuple[float, float]]
     return View(side * pixel, (), VIEWS[target][0].high_hu), (x, y)
 
 
+@dataclass(frozen=True)
+class Cut:
+    """Where a picture was cut from its slice: centre in voxels, side in mm, turn in radians."""
+
+    centre: tuple[float, float]
+    field_mm: float
+    turn: float
+    pixel_mm: float
+
+
 def picture(
     entry: Entry, sample: Sample, rng: np.random.Generator | None, size: int = SIZE
 ) -> Tensor:
     """The sample's picture (3, size, size), augmented where a generator is given."""
+    return pictured(entry, sample, rng, size)[0]
+
+
+def pictured(
+    entry: Entry,
+    sample: Sample,
+    rng: np.random.Generator | None,
+    size: int = SIZE,
+    body_share: float = BODY_SHARE,
+) -> tuple[Tensor, Cut]:
+    """As `picture`, and where it was cut."""
     pixel = SPACING[0] if entry.is_volume else 1.0
-    body = sample.view == WHOLE_BODY or (rng is not None and rng.random() < BODY_SHARE)
+    body = sample.view == WHOLE_BODY or (rng is not None and rng.random() < body_share)
     if body:
         view, centre = whole_body(entry, sample.target)
     else:
@@ -164,21 +185,45 @@ def picture(
     if body and entry.is_volume:
         planes = planes.clamp(IMAGE_WINDOW.low, IMAGE_WINDOW.high)
     if rng is None:
-        return cut(planes, [1], centre, view, pixel, size=size)[0]
+        x = cut(planes, [1], centre, view, pixel, size=size)[0]
+        return x, Cut(centre, view.field_mm, 0.0, pixel)
     moved, mm = pose(rng), view.field_mm / VIEWS[sample.target][0].field_mm if body else 1.0
-    x = cut(
-        grey_values(planes, rng),
-        [1],
-        (centre[0] + moved.shift_mm[0] * mm / pixel, centre[1] + moved.shift_mm[1] * mm / pixel),
-        view,
-        pixel,
-        zoom=moved.zoom,
-        turn=moved.turn,
-        size=size,
-    )[0]
+    centre = (
+        centre[0] + moved.shift_mm[0] * mm / pixel,
+        centre[1] + moved.shift_mm[1] * mm / pixel,
+    )
+    grey = sharpness(grey_values(planes, rng), rng)
+    x = cut(grey, [1], centre, view, pixel, zoom=moved.zoom, turn=moved.turn, size=size)[0]
     if rng.random() < (0.5 if body else SINGLE):
         x = x[1:2].expand(3, -1, -1).clone()
-    return coarse_dropout(x, rng)
+    return coarse_dropout(x, rng), Cut(centre, view.field_mm * moved.zoom, moved.turn, pixel)
+
+
+PROBE = 2  # pixels between the points at which a picture's truth is read: 3 mm at most
+
+
+def truth_maps(entry: Entry, z: int, where: Cut, size: int, cell: int) -> tuple[Tensor, Tensor]:
+    """What the cells of a picture show, `cell` pixels a side.
+
+    -> lesions (5, size/cell, size/cell) in {0, 1}, in the slice or its neighbours; organs (8, ...),
+    share of each label.
+    """
+    x, y = points(where.centre, where.field_mm / where.pixel_mm, where.turn, size // PROBE)
+    labels = entry.labels  # (2, Z, Y, X)
+    near = slice(max(z - 1, 0), z + 2)
+    flat = np.concatenate([labels[0, z : z + 1], labels[1, near]])  # (2 .. 4, Y, X)
+    found = torch.from_numpy(flat).permute(0, 2, 1)  # (.., X, Y)
+    nx, ny = found.shape[1:]
+    inside = (x > -0.5) & (x < nx - 0.5) & (y > -0.5) & (y < ny - 0.5)
+    ix, iy = x.round().long().clamp(0, nx - 1), y.round().long().clamp(0, ny - 1)
+    seen = torch.where(inside, found[:, ix, iy], torch.zeros((), dtype=torch.uint8))
+    organs = F.one_hot(seen[0].long(), ORGAN_CLASSES).permute(2, 0, 1).float()
+    bits = torch.zeros_like(seen[1])
+    for plane in seen[1:]:
+        bits |= plane
+    lesions = torch.stack([((bits >> t) & 1).float() for t in range(len(TARGETS))])
+    step = cell // PROBE
+    return F.max_pool2d(lesions, step), F.avg_pool2d(organs, step)
 
 
 def _planes(entry: Entry, z: int) -> Tensor:

@@ -18,6 +18,7 @@ from triage.types import TARGETS, Target
 
 IMAGENET = "imagenet"
 NONE = "none"
+RANDOM = "random weights"
 # Layers that learn -> blocks of the trunk that a member shares. A block has three convolutions,
 # the last one and the classifier are a layer each; the members' own blocks are counted from there.
 UNFROZEN: dict[str, tuple[int, int | None]] = {
@@ -51,6 +52,17 @@ class Start:
     net: MobileNetV2
     keeps: bool
     heads: nn.Linear | None = None
+    trained_pooling: str | None = None
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the network has learned anything yet."""
+        return self.source != RANDOM
+
+    @property
+    def pooling(self) -> str:
+        """How members pool their map: as the trunk was trained, as those that stay beside them."""
+        return self.trained_pooling or self.base.slices.pooling
 
     def trunk(self, shared: int) -> nn.Sequential:
         """The first `shared` blocks. Raises StartError where the bundle has not so many."""
@@ -65,7 +77,7 @@ class Start:
     def tail(self, target: Target, shared: int, member: int) -> Tail:
         """What a new member starts from: the bundle's member of the target, or the trunk's own."""
         own = self.base.slices.of(target) if self.keeps else []
-        tail = fresh_tail(self.net, shared, target, self.heads)
+        tail = fresh_tail(self.net, shared, target, self.heads, self.pooling)
         if own:
             like = own[member % len(own)]
             state = tail.features.state_dict() | _numbered(like.features.state_dict(), shared)
@@ -75,10 +87,14 @@ class Start:
 
 
 def fresh_tail(
-    net: MobileNetV2, shared: int, target: Target, heads: nn.Linear | None = None
+    net: MobileNetV2,
+    shared: int,
+    target: Target,
+    heads: nn.Linear | None = None,
+    pooling: str = "mean",
 ) -> Tail:
     """The blocks of a network above its trunk, with the target's row of `heads` or a new head."""
-    tail = Tail(shared, net.padding)
+    tail = Tail(shared, net.padding, pooling)
     tail.features.load_state_dict(_numbered(net.features.state_dict(), shared))
     if heads is not None:
         row = TARGETS.index(target)
@@ -126,15 +142,19 @@ def from_nothing(base: Networks, seed: int) -> Start:
     """A random start."""
     torch.manual_seed(seed)
     net = MobileNetV2(num_classes=1, padding=base.slices.padding)  # type: ignore[arg-type]
-    return Start("random weights", base, net, keeps=False)
+    return Start(RANDOM, base, net, keeps=False)
 
 
 def from_trunk(joint: JointSliceNet, start: Start) -> Start:
     """A trunk that was just trained; nothing of the base stands on it."""
-    heads = joint.net.classifier[1]
-    if not isinstance(heads, nn.Linear):
-        raise TypeError(f"Expected a Linear, got {type(heads).__name__}")
-    return Start(f"trunk trained from {start.source}", start.base, joint.net, False, heads)
+    return Start(
+        f"trunk trained from {start.source}",
+        start.base,
+        joint.net,
+        False,
+        joint.heads,
+        joint.pooling,
+    )
 
 
 @torch.no_grad()
@@ -174,7 +194,7 @@ def assembled(start: Start, trained: Mapping[Target, Trained]) -> SliceEnsembles
     for t in kept:
         members[t.value], shared[t.value] = old.members[t], old.shared[t]
         size[t.value] = old.size[t]
-    out = SliceEnsembles(members, shared, start.net.padding, size)
+    out = SliceEnsembles(members, shared, start.net.padding, size, start.pooling)
     out.trunk.load_state_dict(start.trunk(len(out.trunk)).state_dict())
     for t in TARGETS:
         source = trained[t].tails if t in trained else old.of(t) if t in kept else ()

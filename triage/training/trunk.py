@@ -1,8 +1,13 @@
-"""Training of the trunk that all slice ensembles share: one MobileNetV2 with a head a target."""
+"""Training of the trunk that all slice ensembles share: one MobileNetV2 with a head a target.
+
+Where masks are known, the network is also told where lesions and organs lie in each picture: the
+labels of slices alone teach it several times as slowly.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,23 +17,33 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from triage.nets.mobilenet_v2 import freeze_batch_norm
-from triage.nets.slice_net import JointSliceNet
+from triage.nets.slice_net import SIZE, JointSliceNet
 from triage.nets.weights import load_imagenet
 from triage.training.cache import Entry
 from triage.training.loop import Group, Habits, Parts, Plan, Task
 from triage.training.loop import train as run
-from triage.training.slices import Sample, picture
-from triage.types import TARGETS
+from triage.training.slices import WHOLE_BODY, Sample, pictured, truth_maps
+from triage.types import ORGAN_LABEL, TARGETS, Phase, Target
 
 SMOOTHING = 0.02  # a label is 0.02 or 0.98: where a lesion begins and ends is not that sharp
+CELL = 16  # pixels in a cell of the finer maps
+BODY_SHARE = 0.35  # pictures of the whole body: single images are seen like that
+ANYWHERE = 0.35  # negatives from outside the organ's range, where single images may lie
+OTHERS = 0.25  # weight of the targets that a picture was not chosen for
+LESIONS, FINE_LESIONS, ORGANS = 0.5, 0.5, 0.25  # weights of the maps
+RARE = 10.0  # cells added to the lesion cells of a batch, where it has few
 
 
 class Slice(NamedTuple):
-    """One picture, its truth in [0, 1], and the head that answers for it; stacked in a batch."""
+    """One picture and its truth; stacked in a batch."""
 
     x: Tensor  # (3, 224, 224)
-    truth: Tensor
-    head: Tensor
+    truth: Tensor  # of its own target, in [0, 1]
+    head: Tensor  # its own target
+    lesions: Tensor  # (5, 14, 14) in {0, 1}
+    judged: Tensor  # (5,) 1 where the lesion map of a target is known
+    organs: Tensor  # (8, 14, 14) shares
+    known: Tensor  # (8,) 1 where a class of organs is known
 
 
 class TrunkTask(Task[Slice, Slice]):
@@ -42,12 +57,14 @@ class TrunkTask(Task[Slice, Slice]):
         samples: Sequence[Sample],
         weights: Path | None = None,
         frozen_blocks: int = 4,
+        pooling: str = "lse",
     ) -> None:
         self.entries, self.samples = entries, samples
-        self.net: JointSliceNet = JointSliceNet()
+        self.net: JointSliceNet = JointSliceNet(pooling=pooling)
         if weights is not None:
             load_imagenet(self.net.net, weights)
         freeze_batch_norm(self.net)
+        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for block in list(self.net.net.features.children())[:frozen_blocks]:
             block.requires_grad_(False)
         self.pools = {
@@ -61,23 +78,87 @@ class TrunkTask(Task[Slice, Slice]):
     def groups(self) -> list[Group]:
         """Pretrained blocks go gently, new heads fast."""
         blocks = [p for p in self.net.net.features.parameters() if p.requires_grad]
-        heads = list(self.net.net.classifier.parameters())
-        return [Group(blocks, 2e-4, 1e-3), Group(heads, 4e-3, 1e-3)]
+        heads = [
+            p
+            for head in (self.net.net.classifier, self.net.fine, self.net.organs)
+            for p in head.parameters()
+        ]
+        return [Group(blocks, 3e-4, 1e-3), Group(heads, 4e-3, 1e-3)]
 
     def sample(self, i: int, rng: np.random.Generator) -> Slice:
         pool = self.pools[TARGETS[i % len(TARGETS)], (i // len(TARGETS)) % 2]
         s = self.samples[pool[int(rng.integers(len(pool)))]]
-        x = picture(self.entries[s.entry], s, rng)
-        return Slice(x, torch.tensor(float(s.truth)), torch.tensor(TARGETS.index(s.target)))
+        entry = self.entries[s.entry]
+        if s.label == 0 and entry.is_volume and entry.masks_known and rng.random() < ANYWHERE:
+            s = anywhere(entry, s, rng)
+        x, where = pictured(entry, s, rng, SIZE, BODY_SHARE)
+        head, truth = TARGETS.index(s.target), torch.tensor(float(s.truth))
+        cells = SIZE // CELL
+        if not (entry.is_volume and entry.masks_known):
+            none = torch.zeros(len(TARGETS), cells, cells), torch.zeros(len(TARGETS))
+            no_organs = torch.zeros(8, cells, cells), torch.zeros(8)
+            return Slice(x, truth, torch.tensor(head), *none, *no_organs)
+        lesions, organs = truth_maps(entry, s.slice, where, SIZE, CELL)
+        judged = torch.tensor([float(_judged(entry, t)) for t in TARGETS])
+        known = torch.zeros(8)
+        known[[ORGAN_LABEL[o] for o in entry.known]] = 1.0
+        return Slice(x, truth, torch.tensor(head), lesions, judged, organs, known)
 
     def collate(self, items: list[Slice]) -> Slice:
         return Slice(*(torch.stack(column) for column in zip(*items, strict=True)))
 
     def loss(self, net: nn.Module, batch: Slice) -> tuple[Tensor, Parts]:
-        logits = net(batch.x).float()  # (B, 5)
-        own = logits.gather(1, batch.head[:, None])[:, 0]  # (B,)
+        if not isinstance(net, JointSliceNet):
+            raise TypeError(f"Expected a JointSliceNet, got {type(net).__name__}")
+        said = net.everything(batch.x.contiguous(memory_format=torch.channels_last))
+        logits, own = said.logits.float(), batch.head[:, None]  # (B, 5), (B, 1)
         y = batch.truth * (1 - 2 * SMOOTHING) + SMOOTHING
-        return F.binary_cross_entropy_with_logits(own, y), {}
+        slice_loss = F.binary_cross_entropy_with_logits(logits.gather(1, own)[:, 0], y)
+        if not bool(batch.judged.any()):
+            return slice_loss, {"slice": slice_loss.detach()}
+        shown = batch.lesions.flatten(2).amax(2)  # (B, 5)
+        others = batch.judged.scatter(1, own, 0.0)
+        each = F.binary_cross_entropy_with_logits(logits, shown, reduction="none")
+        others_loss = (each * others).sum() / others.sum().clamp_min(1)
+        coarse = F.max_pool2d(batch.lesions, 2, ceil_mode=True)  # (B, 5, 7, 7)
+        maps = lesion_loss(said.maps.float(), coarse, batch.judged)
+        fine = lesion_loss(said.fine.float(), batch.lesions, batch.judged)
+        organs = organ_loss(said.organs.float(), batch.organs, batch.known)
+        value = slice_loss + OTHERS * others_loss + LESIONS * maps + FINE_LESIONS * fine
+        parts = {"slice": slice_loss, "map": maps, "fine": fine, "organs": organs}
+        return value + ORGANS * organs, {k: v.detach() for k, v in parts.items()}
+
+
+def anywhere(entry: Entry, sample: Sample, rng: np.random.Generator) -> Sample:
+    """Another slice of the scan, whole body, as long as it shows no lesion of the target.
+
+    Single images come from the chest and the thighs, too; no organ's own range holds those.
+    """
+    z = int(rng.integers(entry.hu.shape[0]))
+    shown = entry.labels[1, max(z - 1, 0) : z + 2] & (1 << TARGETS.index(sample.target))
+    if shown.any():
+        return sample
+    return replace(sample, slice=z, view=WHOLE_BODY)
+
+
+def _judged(entry: Entry, target: Target) -> bool:
+    plain = target is Target.EXTRAVASATION and entry.phase is Phase.PLAIN
+    return target.value in entry.meta["grades"] and not plain
+
+
+def lesion_loss(logits: Tensor, truth: Tensor, judged: Tensor) -> Tensor:
+    """Focal loss (Lin et al., ICCV 2017) a lesion cell. (B, 5, h, w), same, (B, 5)."""
+    p = logits.sigmoid()
+    entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    each = (p - truth).abs() ** 2 * entropy * judged[:, :, None, None]
+    count = (truth * judged[:, :, None, None]).sum((0, 2, 3))  # (5,)
+    return (each.sum((0, 2, 3)) / (count + RARE)).mean()
+
+
+def organ_loss(logits: Tensor, shares: Tensor, known: Tensor) -> Tensor:
+    """Binary cross-entropy of the known organ classes. (B, 8, h, w), same, (B, 8)."""
+    each = F.binary_cross_entropy_with_logits(logits, shares, reduction="none").mean((2, 3))
+    return (each * known).sum() / known.sum().clamp_min(1)
 
 
 def train_trunk(

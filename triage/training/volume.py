@@ -20,10 +20,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from triage.decision.auc import auc
 from triage.inference.score import volume_input
 from triage.nets.volume_net import GRADED, POOL, VolumeNet, organ_channels, region_levels
 from triage.training.cache import Entry
-from triage.training.evaluation.auc import auc
 from triage.training.localiser import pool_hu, pool_labels
 from triage.training.loop import Group, Habits, Parts, Plan, Task, generator
 from triage.training.loop import train as run

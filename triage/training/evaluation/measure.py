@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from triage.decision import auc as area
 from triage.decision.cutoffs import rule_out
 from triage.decision.score_cutoffs import weights_to_prevalence
-from triage.training.evaluation import auc as area
+from triage.decision.scores import WITHOUT_ANY
 from triage.training.evaluation import prevalence as shares
 from triage.training.evaluation import probabilities, rates, subgroups
 from triage.training.evaluation.judged import Judged, high_share_of
@@ -27,7 +28,6 @@ DIGITS = 6
 def measure(judged: Judged, prevalence: Shares | None = None) -> dict[str, Any]:
     """All metrics as JSON. `prevalence`: positives and negatives are weighed to these shares."""
     table = judged.table
-    labels = table.labels
     out: dict[str, Any] = {
         "schema_version": "1",
         "disclaimer": DISCLAIMER,
@@ -36,7 +36,8 @@ def measure(judged: Judged, prevalence: Shares | None = None) -> dict[str, Any]:
             "patients": len(table.patients),
             "persons": len(set(table.persons)),
             "healthy": int(table.healthy.sum()),
-            "injured": int((labels == 1).any(axis=1).sum()),
+            "healthy_means": table.healthy_means,
+            "injured": int((table.injured == 1).sum()),
             "prevalence": "as-is"
             if prevalence is None
             else {t.value: p for t, p in prevalence.items()},
@@ -125,12 +126,16 @@ def _branches(
 
 
 def any_injury(judged: Judged) -> dict[str, Any]:
-    """The highest probability of a patient against any injury, and what rule-in flags."""
-    labels = judged.table.labels
+    """The highest probability of a patient against any injury, and what rule-in flags.
+
+    `means`: whether it is any injury, or any of the judged targets (see `ScoreTable.injured`).
+    """
+    injured = judged.table.injured
     p = judged.probabilities
-    complete = ~np.isnan(labels).any(axis=1)
-    hurt = (labels == 1).any(axis=1)
-    out: dict[str, Any] = {"patients": int(complete.sum()), "positives": int(hurt[complete].sum())}
+    complete, hurt = ~np.isnan(injured), injured == 1
+    out: dict[str, Any] = {"patients": int(complete.sum()), "positives": int(hurt.sum())}
+    every = judged.table.healthy_means == WITHOUT_ANY
+    out["means"] = "any injury" if every else "any judged target"
     if p is None or np.isnan(p).all(axis=0).any():  # without some target it would be another thing
         return out | {"auc": area.UNKNOWN.to_dict(), "suspected": None}
     score = np.nanmax(np.where(np.isnan(p), -1.0, p), axis=1)
@@ -146,7 +151,7 @@ def any_injury(judged: Judged) -> dict[str, Any]:
 
 
 def joint(judged: Judged) -> dict[str, Any] | None:
-    """Share of the patients without any injury whom no target flags at rule-in."""
+    """Share of the healthy patients whom no target flags at rule-in."""
     well = judged.table.healthy
     if np.isnan(judged.rule_in).any() or not well.any():
         return None
@@ -154,6 +159,7 @@ def joint(judged: Judged) -> dict[str, Any] | None:
     n = int(well.sum())
     return {
         "healthy": n,
+        "healthy_means": judged.table.healthy_means,
         "suspected": flagged,
         "specificity": rates.clopper_pearson(n - flagged, n).to_dict(),
     }

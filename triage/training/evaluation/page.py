@@ -77,7 +77,7 @@ def _about(metrics: Mapping[str, Any]) -> str:
     weighed = "as they come" if shares == "as-is" else "weighed to given shares of injured patients"
     parts = [
         f"{data['patients']} patients ({data['persons']} persons), {data['injured']} injured, "
-        f"{data['healthy']} without any injury, {weighed}",
+        f"{data['healthy']} {data['healthy_means']}, {weighed}",
         f"input: {data['input']}",
     ]
     if bundle:
@@ -130,7 +130,8 @@ def _whole(metrics: Mapping[str, Any]) -> str:
     whole, joint, rsna = metrics["any_injury"], metrics["joint"], metrics["rsna"]
     rows = []
     if whole["auc"]["value"] is not None:
-        rows.append(["AUC for any injury", interval(whole["auc"]), f"{whole['positives']} injured"])
+        count = f"{whole['positives']} injured"
+        rows.append([f"AUC for {whole['means']}", interval(whole["auc"]), count])
     if whole["suspected"]:
         rows.append(
             [
@@ -142,7 +143,7 @@ def _whole(metrics: Mapping[str, Any]) -> str:
     if joint:
         rows.append(
             [
-                "Healthy patients without any suspected target",
+                f"Patients {joint['healthy_means']} in whom no target is suspected",
                 percents(joint["specificity"]),
                 f"{joint['suspected']} of {joint['healthy']} flagged",
             ]

@@ -1,4 +1,4 @@
-"""Shares of patients with an injury: of the published labels, or as given on a command line."""
+"""Shares of patients with an injury in the published labels."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Mapping
 
 from triage.simulate.plan import JOINT
 from triage.types import TARGETS, Target
-
-AS_IS, NATURAL = "as-is", "natural"
 
 
 def natural() -> dict[Target, float]:
@@ -29,27 +27,6 @@ def high_share() -> dict[Target, float]:
     for i, target in enumerate(TARGETS):
         high = sum(n for case, n in JOINT.items() if case[i] == 2)
         out[target] = high / sum(n for case, n in JOINT.items() if case[i])
-    return out
-
-
-def parse(text: str) -> dict[Target, float] | None:
-    """`as-is` (None), `natural`, or `liver=0.1,spleen=0.11`. ValueError says what is wrong."""
-    if text == AS_IS:
-        return None
-    if text == NATURAL:
-        return natural()
-    out: dict[Target, float] = {}
-    for part in text.split(","):
-        name, _, value = part.partition("=")
-        try:
-            target, share = Target(name.strip()), float(value)
-        except ValueError:
-            raise ValueError(
-                f"Expected {AS_IS}, {NATURAL} or TARGET=SHARE,..., got {part.strip()!r}"
-            ) from None
-        if not 0 < share < 1:
-            raise ValueError(f"Expected a share between 0 and 1 for {target}, got {share}")
-        out[target] = share
     return out
 
 

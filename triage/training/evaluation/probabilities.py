@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from triage.decision import logistic
-from triage.training.evaluation.auc import UNKNOWN, Interval
+from triage.decision.auc import UNKNOWN, Interval
 from triage.training.evaluation.rates import clopper_pearson
 
 Floats = NDArray[np.float64]

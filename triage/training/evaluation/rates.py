@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincinv
 
-from triage.training.evaluation.auc import UNKNOWN, Interval
+from triage.decision.auc import UNKNOWN, Interval
 
 Floats = NDArray[np.float64]
 METHOD = "Clopper-Pearson"

@@ -11,7 +11,8 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from triage.decision.scores import ScoreError, ScoreTable, from_rows, read_scores
+from triage.decision.score_cells import ScoreError
+from triage.decision.scores import ScoreTable, from_rows, read_scores
 from triage.types import TARGETS, Target
 
 SIGN = "bowel_injury_prediction"  # a column that no other table has

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triage.training.evaluation.auc import auc_interval
+from triage.decision.auc import auc_interval
 from triage.training.evaluation.rates import clopper_pearson
 
 Floats = NDArray[np.float64]

@@ -71,6 +71,12 @@ def by_chance(targets: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def unsuspected(joint: Mapping[str, Any]) -> str:
+    """How many of the healthy no target alarms about, and what is known of them."""
+    who = f"{joint['healthy']} patients {joint['healthy_means']}"
+    return f"No target is suspected in {percents(joint['specificity'])} of {who}."
+
+
 UNITS = {"lesion_mm": "mm", "lesion_ml": "ml", "contrast_hu": "HU"}
 GROUPS = {
     "lesion_mm": "By size (largest extent)",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from python_multipart.exceptions import MultipartParseError
@@ -11,15 +12,17 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from triage.service.errors import ApiError, bad_request, too_large
+from triage.service.errors import ApiError, bad_request, too_large, too_slow
 
+SILENCE_S = 30.0
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 
 
 async def receive(request: Request, path: Path, limit: int) -> None:
     """Write the uploaded zip to `path`, at most `limit` bytes, and sync it.
 
-    Raises ApiError: 413 when it is larger, 400 when it is empty, no zip or a broken form.
+    Raises ApiError: 413 when it is larger, 400 when it is empty, no zip or a broken form, 408 when
+    nothing comes for `SILENCE_S`.
     """
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > limit + (64 << 10):  # a form has some overhead
@@ -38,7 +41,7 @@ async def receive(request: Request, path: Path, limit: int) -> None:
 
         sink = _sink(request.headers.get("content-type", ""), save)
         received = 0
-        async for chunk in request.stream():
+        async for chunk in _in_time(request):
             received += len(chunk)
             if received > limit + (64 << 10):
                 raise too_large(limit)
@@ -49,6 +52,17 @@ async def receive(request: Request, path: Path, limit: int) -> None:
             raise bad_request("The upload holds no file.", "Send one zip of DICOM files.")
         file.flush()
         await run_in_threadpool(os.fsync, file.fileno())
+
+
+async def _in_time(request: Request) -> AsyncIterator[bytes]:
+    stream = request.stream()
+    while True:
+        try:
+            yield await asyncio.wait_for(anext(stream), SILENCE_S)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            raise too_slow(SILENCE_S) from error
 
 
 class _Raw:

@@ -15,16 +15,21 @@ def write_atomic(path: Path, data: bytes) -> Path:
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
     try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        write_synced(temporary, data)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
     return path
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a new file through to the disk. Raises FileExistsError, and OSError (disk full)."""
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,0 +1,31 @@
+"""One running service for the tests of the API: real intake, queue and child, quick analysis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from asking import BASE
+from fastapi.testclient import TestClient
+from quick_pipeline import LOAD
+
+from triage.service.app import create_app
+from triage.service.service import Service
+from triage.settings import Settings
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    home = tmp_path_factory.mktemp("api") / "home"
+    settings = Settings(home=home, dicom_port=0, series_quiet_s=0.3, max_bytes=2_000_000)
+    service = Service(settings, load=LOAD)
+    service.start()
+    yield service
+    service.stop()
+
+
+@pytest.fixture(scope="session")
+def client(service: Service) -> Iterator[TestClient]:
+    app = create_app(service.settings, service)
+    with TestClient(app, base_url=BASE, raise_server_exceptions=False) as client:
+        yield client

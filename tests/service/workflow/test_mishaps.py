@@ -1,0 +1,135 @@
+"""Children that die, studies that are cut short, deleted or asked for again."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+from clinic import Clinic, queued, until
+
+from triage.service.records import analyses, studies
+from triage.service.records import queue as waiting
+from triage.service.workflow.workflow import Workflow, id_of
+
+
+def test_a_study_that_is_still_received_waits(clinic: Clinic, workflow: Workflow) -> None:
+    early, whole = clinic.admit("2.1", ready=False), clinic.admit("2.2")
+    clinic.finished(whole)
+    assert clinic.status(early) == "received"
+    assert clinic.versions(early) == []
+
+
+def test_a_dead_child_costs_one_retry(clinic: Clinic, workflow: Workflow) -> None:
+    once = clinic.admit("3.1", once="crash")
+    always = clinic.admit("3.2", always="crash")
+    after = clinic.admit("3.3")
+    assert clinic.finished(once).status == "analysed"
+    assert clinic.starts("3.1") == 2
+    failed = clinic.finished(always)
+    assert (failed.status, failed.reason, failed.priority) == (
+        "not_analysed",
+        "WORKER_FAILED",
+        "urgent",
+    )
+    assert clinic.starts("3.2") == 2
+    assert clinic.finished(after).status == "analysed"
+
+
+def test_a_child_that_is_killed_costs_one_retry(clinic: Clinic, workflow: Workflow) -> None:
+    gate = clinic.settings.home / "gate-4"
+    study = clinic.admit("4.1", wait_for=str(gate))
+    until(lambda: clinic.starts("4.1") == 1, "the analysis has begun")
+    os.kill(workflow.child_pids()[0], signal.SIGKILL)
+    until(lambda: clinic.starts("4.1") == 2, "the second try has begun")
+    gate.touch()
+    assert clinic.finished(study).status == "analysed"
+    assert len(clinic.versions(study)) == 1
+
+
+@pytest.mark.parametrize(
+    ("verdict", "shown", "priority"),
+    [
+        ("suspected", "suspected", "stat"),
+        ("no_finding", "not_assessed", "urgent"),
+        ("not_excluded", "not_assessed", "urgent"),
+    ],
+)
+def test_of_a_broken_off_study_only_a_suspicion_is_told(
+    clinic: Clinic, workflow: Workflow, verdict: str, shown: str, priority: str
+) -> None:
+    study = clinic.admit(f"7.{verdict}", ready=False, verdict=verdict)
+    with clinic.database.session() as session:
+        studies.set_interrupted(session, [study], True)
+        studies.declare_ready(session, study, 1)
+    analysis = clinic.finished(study)
+    assert clinic.verdicts(analysis) == {shown}
+    assert analysis.priority == priority
+
+
+def test_again_makes_a_new_version_and_the_old_one_stays_until_then(
+    clinic: Clinic, workflow: Workflow
+) -> None:
+    study = clinic.admit("9.1", verdict="suspected")
+    first = clinic.finished(study)
+    gate = clinic.settings.home / "gate-9"
+    busy = clinic.admit("9.2", wait_for=str(gate))
+    until(lambda: clinic.starts("9.2") == 1, "the worker is busy")
+    assert workflow.again(study)
+    with clinic.database.reading() as session:
+        current = analyses.current(session, study)
+    assert current is not None
+    assert current.id == first.id
+    gate.touch()
+    clinic.finished(busy)
+    until(lambda: len(clinic.versions(study)) == 2, "the second analysis")
+    second = clinic.finished(study)
+    assert second.version == 2
+    assert not workflow.again("0" * 32)
+
+
+def test_a_lost_image_is_a_failure_never_a_smaller_study(
+    clinic: Clinic, workflow: Workflow
+) -> None:
+    study = clinic.admit("10.1", ready=False)
+    clinic.send(study, {}, ready=False)
+    next(clinic.files.study_folder(study).iterdir()).unlink()
+    with clinic.database.session() as session:
+        studies.declare_ready(session, study, 1)
+    analysis = clinic.finished(study)
+    assert analysis.reason == "WORKER_FAILED"
+    assert "not in the store" in analysis.report["reason"]["message"]
+
+
+def test_a_deleted_study_stops_nothing(clinic: Clinic, workflow: Workflow) -> None:
+    gate = clinic.settings.home / "gate-11"
+    gone = clinic.admit("11.1", wait_for=str(gate))
+    until(lambda: clinic.starts("11.1") == 1, "it runs")
+    with clinic.database.session() as session:
+        assert studies.delete(session, gone)
+    assert clinic.finished(clinic.admit("11.2")).status == "analysed"
+
+
+def test_a_workflow_that_came_to_nothing_is_begun_anew(clinic: Clinic, workflow: Workflow) -> None:
+    gate = clinic.settings.home / "gate-12"
+    busy = clinic.admit("12.0", wait_for=str(gate))
+    until(lambda: clinic.starts("12.0") == 1, "the worker is busy")
+    study = clinic.admit("12.1")
+    until(lambda: queued(workflow, [study]), "it waits")
+    from dbos import DBOS
+
+    DBOS.cancel_workflow(id_of(study, 1, 0))  # as a fault of the queue would
+    gate.touch()
+    clinic.finished(busy)
+    assert clinic.finished(study).status == "analysed"
+    assert clinic.starts("12.1") == 1
+
+
+def test_every_study_of_this_file_has_one_current_analysis(clinic: Clinic) -> None:
+    with clinic.database.reading() as session:
+        rows = studies.newest(session, studies.Query(background=None, limit=500))
+        for row in rows:
+            own = analyses.of_study(session, row.id)
+            assert len([a for a in own if a.current]) == (1 if row.ready_version else 0)
+            assert all(a.finished_at for a in own)
+        assert waiting.count_waiting(session, False, False) == 0

@@ -1,0 +1,1 @@
+"""Alembic migrations: `database.Database.upgrade` applies them."""
