@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -124,20 +125,32 @@ def _analyse(
         opened = open_study(source, options)
         study = opened.__enter__()
     try:
-        with clock.stage("load_s"):
-            nets = networks or load_networks(find_bundle(model or options.model), device)
-            table = CutoffTable.from_bundle(nets.folder)
-        analysed: list[Analysed] = []
-        warnings, refusals, failed = list(study.warnings), [], []
-        for i, series in enumerate(study.series):
-            share = (i / len(study.series), 1 / len(study.series))
-            try:
-                analysed.append(_series(series, nets, table, options, clock, tell, share))
-            except NotAnalysed as refusal:
-                refusals.append(refusal)
-                if refusal.code in OUR_FAILURES:  # it may show the injury: no silent negative
-                    failed.append(_all_not_assessed(series, refusal.code))
-                warnings.append(f"{refusal.code}: series {series.series_instance_uid}")
+        # One series is read ahead, while networks are loaded or look at the series before it.
+        with ThreadPoolExecutor(1) as reader:
+            ahead = reader.submit(_read, study.series[0], options)
+            with clock.stage("load_s"):
+                nets = networks or load_networks(find_bundle(model or options.model), device)
+                table = CutoffTable.from_bundle(nets.folder)
+            analysed: list[Analysed] = []
+            warnings, refusals, failed = list(study.warnings), [], []
+            for i, series in enumerate(study.series):
+                share = (i / len(study.series), 1 / len(study.series))
+                reading, rest = ahead, study.series[i + 1 :]
+                try:
+                    tell("decoding", 0.05 + 0.8 * share[0])
+                    with clock.stage("read_s"):
+                        wait([reading])
+                    if rest:
+                        ahead = reader.submit(_read, rest[0], options)
+                    volume, quality = reading.result()
+                    analysed.append(
+                        _series(volume, quality, nets, table, options, clock, tell, share)
+                    )
+                except NotAnalysed as refusal:
+                    refusals.append(refusal)
+                    if refusal.code in OUR_FAILURES:  # it may show the injury: no silent negative
+                        failed.append(_all_not_assessed(series, refusal.code))
+                    warnings.append(f"{refusal.code}: series {series.series_instance_uid}")
     finally:
         opened.__exit__(None, None, None)
     if not analysed:
@@ -166,8 +179,15 @@ def _analyse(
     )
 
 
+def _read(series: Series, options: Settings) -> tuple[Volume, dict[str, Any]]:
+    """The voxels of one series and their quality."""
+    volume = to_volume(decode(series, options))
+    return volume, measure(volume)
+
+
 def _series(
-    series: Series,
+    volume: Volume,
+    quality: dict[str, Any],
     nets: Networks,
     table: CutoffTable,
     options: Settings,
@@ -175,15 +195,12 @@ def _series(
     tell: Progress,
     share: tuple[float, float],
 ) -> Analysed:
-    """One series through decoding, localiser, networks and decision."""
+    """One series through localiser, networks and decision."""
+    series = volume.series
 
     def step(name: str, part: float) -> None:
         tell(name, 0.05 + 0.8 * (share[0] + share[1] * part))
 
-    step("decoding", 0.0)
-    with clock.stage("read_s"):
-        volume = to_volume(decode(series, options))
-        quality = measure(volume)
     step("resampling", 0.15)
     with clock.stage("resample_s"):
         grid = to_grid(straightened(volume))

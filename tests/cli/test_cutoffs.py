@@ -58,7 +58,7 @@ def test_cutoffs_are_in_the_scale_of_the_scores(
     assert 0 < liver["calibration"]["slope"] < 0.2
     assert liver["prevalence"] == len(positive) / 200
     printed = capsys.readouterr()
-    assert "without any injury" in printed.out and not printed.err
+    assert "free of the judged targets (liver, spleen)" in printed.out and not printed.err
     for name in ("roc_liver.png", "roc_spleen.png"):
         assert Image.open(tmp_path / "plots" / name).size[0] > 500
 

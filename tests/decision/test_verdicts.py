@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from itertools import permutations, product
 from pathlib import Path
@@ -203,3 +204,28 @@ def test_tables_that_contradict_themselves_are_refused(path: tuple[str, ...], va
     place[path[-1]] = value
     with pytest.raises(ValueError, match=r"Expected|brain"):
         CutoffTable.from_dict(data)
+
+
+def test_the_rule_out_cutoff_is_lowered_by_what_engines_differ_in() -> None:
+    cautious = replace(entry(), engine_margin=0.01)
+    assert (
+        CutoffTable.from_dict(CutoffTable("real", {Target.LIVER: cautious}).to_dict()).targets[
+            Target.LIVER
+        ]
+        == cautious
+    )
+    cutoff = cautious.rule_out.cutoff
+    verdicts = {}
+    for p in (cutoff - 0.011, cutoff - 0.009, cutoff + 0.001):
+        found = decide(
+            Target.LIVER,
+            math.log(p / (1 - p)),
+            cautious,
+            calibrated_on="real",
+            simulated_input=False,
+            min_sensitivity_bound=0.9,
+        )
+        assert found.rule_out is not None
+        assert found.rule_out.cutoff == pytest.approx(cutoff - 0.01)
+        verdicts[p] = found.verdict
+    assert list(verdicts.values()) == [N, E, E]

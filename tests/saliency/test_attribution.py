@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from torch import Tensor, nn
 
 from triage.inference.crops import VIEWS, Region
 from triage.inference.localise import describe
@@ -15,33 +14,26 @@ from triage.inference.score import Evidence, Looked
 from triage.saliency.attribution import explain
 from triage.types import ORGAN_LABEL, Organ, Target
 
+BIAS = 0.7
 AFFINE = torch.from_numpy(np.diag([1.5, 1.5, 3.0, 1.0]))
-
-
-class _Sum(nn.Module):
-    """A member whose logit is `sign` times the sum of its features."""
-
-    def __init__(self, sign: float) -> None:
-        super().__init__()
-        self.features = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False))
-        nn.init.constant_(self.features[0].weight, 1.0)
-        self.sign = sign
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.sign * self.features(x).sum((1, 2, 3))
 
 
 def _explained(sign: float) -> MetaTensor:
     labels = torch.zeros(160, 140, 20, dtype=torch.uint8)
     labels[60:140, 30:110, 2:18] = ORGAN_LABEL[Organ.LIVER]
     anatomy = describe(labels, AFFINE)
-    features = torch.zeros(8, 1, 7, 7)
-    features[3, 0, 2, 1] = 1.0  # slice 8: towards the front, on the patient's right
+    maps = torch.full((2, 8, 7, 7), BIAS)  # two members whose bias is no reason
+    maps[:, 3, 2, 1] += sign  # slice 8: towards the front, on the patient's right
     view = VIEWS[Target.LIVER][0]
     looked = Looked(
-        view, Region((100.0, 70.0), 2, 18), list(range(2, 18, 2)), features, torch.zeros(1, 8)
+        view,
+        Region((100.0, 70.0), 2, 18),
+        list(range(2, 18, 2)),
+        torch.zeros(8, 1, 7, 7),
+        torch.zeros(2, 8),
+        maps=maps,
     )
-    members = [_Sum(sign), _Sum(sign)]
+    members = [SimpleNamespace(classifier=SimpleNamespace(bias=torch.tensor([BIAS])))] * 2
     nets = SimpleNamespace(slices=SimpleNamespace(of=lambda target: members))
     evidence = Evidence({Target.LIVER: [looked]})
     return explain(nets, evidence, anatomy, Target.LIVER, (1.0, 0.0))  # type: ignore[arg-type]

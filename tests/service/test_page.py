@@ -17,13 +17,14 @@ def study(**changes: Any) -> dict[str, Any]:
         "fraction": 0.25,
         "priority": None,
         "reason": None,
-        "report": None,
+        "targets": {},
+        "overlays": [],
     }
     return base | changes
 
 
 def target(verdict: str, **extra: Any) -> dict[str, Any]:
-    return {"verdict": verdict, "overlays": [], **extra}
+    return {"verdict": verdict, **extra}
 
 
 def test_markup_in_a_report_stays_text() -> None:
@@ -42,9 +43,10 @@ def test_a_study_under_way_shows_its_stage_and_no_verdict() -> None:
 
 def test_verdicts_sides_and_overlays_are_shown() -> None:
     targets = {t.value: target("uncertified") for t in TARGETS}
-    targets["kidney"] = target("suspected", side="left", overlays=["overlays/kidney_1.png"])
+    targets["kidney"] = target("suspected", side="left")
     targets["extravasation"] = target("not_assessed", reason="NO_CONTRAST")
-    page = render([study(status="analysed", priority="stat", report={"targets": targets})])
+    shown = study(status="analysed", priority="stat", targets=targets)
+    page = render([shown | {"overlays": ["overlays/kidney_1.png"]}])
     for text in ("suspected (left)", "not assessed (NO_CONTRAST)", "uncertified", "stat"):
         assert text in page
     assert f'href="/api/v1/studies/{"a" * 32}/overlays/kidney_1.png"' in page

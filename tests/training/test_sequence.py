@@ -124,10 +124,11 @@ def test_a_head_that_does_not_help_is_not_kept(tmp_path: Path) -> None:
     ]
     result = compare(Target.SPLEEN, studies, tmp_path / "a", folds=2, steps=8)
     assert result.plain == 1.0 and not result.better
-    heads, compared = train_heads(
-        {Target.SPLEEN: studies}, tmp_path / "b", steps=8, log=lambda s: None
-    )
+    own = {Target.SPLEEN: studies}
+    heads, compared = train_heads(own, tmp_path / "b", steps=8, fewest=6, log=lambda s: None)
     assert heads is None and compared[Target.SPLEEN].plain == 1.0
+    heads, compared = train_heads(own, tmp_path / "c", log=lambda s: None)
+    assert heads is None and "too few studies" in compared[Target.SPLEEN].said
 
 
 def test_heads_are_kept_on_disk(tmp_path: Path) -> None:

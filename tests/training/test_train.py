@@ -17,6 +17,7 @@ from triage.nets.bundle import find_bundle, read_manifest, verify
 from triage.training.folds import CALIBRATION, SplitError, trained_before, warning
 from triage.training.job import Options
 from triage.training.layout_tables import LayoutError
+from triage.training.parts import PartError
 from triage.training.retrain import train
 from triage.training.scoring import score_data
 from triage.training.start import StartError
@@ -154,7 +155,8 @@ def test_what_does_not_fit_is_refused(
     refuse(replace(OPTIONS, init="imagenet"), StartError, "TRIAGE_IMAGENET")
     refuse(replace(OPTIONS, init="absent.pth"), StartError, "no ImageNet weights at absent.pth")
     refuse(replace(OPTIONS, folds=12), SplitError, "has no positive patient")
-    refuse(replace(OPTIONS, networks=("volume",)), ValueError, "volume: expected volumes")
+    for network in ("volume", "localiser"):
+        refuse(replace(OPTIONS, networks=(network,)), PartError, f"{network}: expected volumes")
     (tmp_path / "taken").mkdir()
     with pytest.raises(ValueError, match="no bundle"):
         train(data, tmp_path / "taken", OPTIONS, device="cpu")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from triage.inference.networks import load_networks
-from triage.nets.bundle import find_bundle, verify
+from triage.nets.bundle import verify
 from triage.simulate.study import write_dataset
 from triage.training import parts, sequence
 from triage.training.job import Options
@@ -54,16 +54,13 @@ def test_a_shared_network_ends_in_a_whole_bundle(network: str, data: Path, tmp_p
     out, said = run(data, tmp_path / "b", replace(SHORT, networks=(network,)))
     manifest, nets = verify(out), load_networks(out, "cpu")
     assert f"evaluation/curve_{network}.png" in manifest.files
-    before = load_networks(find_bundle("reference"), "cpu")
-    changed = getattr(nets, "slices" if network == "trunk" else network).state_dict()
-    old = getattr(before, "slices" if network == "trunk" else network).state_dict()
-    assert any(not torch.equal(v, old[k]) for k, v in changed.items() if k in old)
+    assert manifest.provenance["refitted"] == [t.value for t in TARGETS]
+    assert all(nets.slices.members[t] for t in TARGETS)
     if network == "trunk":
         assert any("every member and sequence head stands on it" in text for text in said)
         assert manifest.provenance["targets"] == [t.value for t in TARGETS]
     else:
-        assert any(text == f"{network}: goes on from the bundle's" for text in said)
-        assert manifest.provenance["refitted"] == [t.value for t in TARGETS]
+        assert any(text.startswith((f"{network}: goes on", f"{network}: starts")) for text in said)
 
 
 def test_heads_are_trained_on_what_held_out_members_saw(data: Path, tmp_path: Path) -> None:

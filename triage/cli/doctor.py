@@ -156,19 +156,22 @@ def check_memory(settings: Settings) -> Iterator[Check]:
 
 
 def check_port(settings: Settings) -> Iterator[Check]:
-    """`triage serve` could bind to its address."""
-    host, port = settings.http_host, settings.http_port
-    where = f"{host}:{port}"
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-        yield Check("port", Level.OK, f"{where} is free")
-    except OSError as error:
-        text = f"{where}: {error.strerror or error}"
-        fix = "Stop what uses it (perhaps `triage serve` runs already), or set TRIAGE_HTTP_PORT."
-        yield Check("port", Level.WARN, text, fix)
+    """`triage serve` could bind to its addresses."""
+    for name, host, port, setting in (
+        ("port", settings.http_host, settings.http_port, "TRIAGE_HTTP_PORT"),
+        ("DICOM port", settings.dicom_host, settings.dicom_port, "TRIAGE_DICOM_PORT"),
+    ):
+        where = f"{host}:{port}"
+        try:
+            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+            with socket.socket(family) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((host, port))
+            yield Check(name, Level.OK, f"{where} is free")
+        except OSError as error:
+            text = f"{where}: {error.strerror or error}"
+            fix = f"Stop what uses it (perhaps `triage serve` runs already), or set {setting}."
+            yield Check(name, Level.WARN, text, fix)
 
 
 def _existing(folder: Path) -> Path:

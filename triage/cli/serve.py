@@ -29,7 +29,11 @@ def serve(
     """Take images by DICOM and HTTP, analyse them, show the list; until SIGTERM or Ctrl-C."""
     settings = load_settings()
     changes = {"http_host": host, "http_port": port}
-    settings = settings.model_copy(update={k: v for k, v in changes.items() if v is not None})
+    run(settings.model_copy(update={k: v for k, v in changes.items() if v is not None}))
+
+
+def run(settings: Settings, **options: str) -> None:
+    """Start the service and serve until told to stop; `options`: for `Service`."""
     refuse_strangers(settings)
     logging.basicConfig(
         level=logging.DEBUG if settings.debug else logging.INFO,
@@ -40,11 +44,11 @@ def serve(
         logging.getLogger(noisy).setLevel(logging.WARNING)
     listener = _listener(settings)
 
-    from triage.service.server import run
+    from triage.service.server import run as serve_http
     from triage.service.service import CannotStartError, Service
 
     try:
-        service = Service(settings)
+        service = Service(settings, **options)
         service.start()
     except CannotStartError as error:
         listener.close()
@@ -53,7 +57,7 @@ def serve(
         _announce(service, listener)
         # without a handler of ours uvicorn would end this process by the signal, not with code 0
         signal.signal(signal.SIGTERM, lambda *_: None)
-        run(service, listener)
+        serve_http(service, listener)
     finally:
         service.stop()
         print("Stopped.", file=sys.stderr, flush=True)

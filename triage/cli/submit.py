@@ -22,7 +22,9 @@ ENDED = ("refused", "analysed", "not_analysed", "not_applicable")
 LOOK_S = 0.5
 Folders = Annotated[
     list[Path] | None,
-    typer.Argument(help="Folders or zips of DICOM; each may hold many studies."),
+    typer.Argument(
+        metavar="FOLDER...", help="Folders or zips of DICOM; each may hold many studies."
+    ),
 ]
 
 

@@ -5,7 +5,8 @@
                            "fusion": {"ensemble", "volume", "intercept"} | null,
                            "rule_out": {"cutoff", "sensitivity_lower_bound", "positives"},
                            "rule_in": {"cutoff", "specificity"},
-                           "prevalence": p}, ...}}
+                           "prevalence": p,
+                           "engine_margin": d}, ...}}   (left out where it is 0)
 
 Cutoffs are on the scale of the calibrated probability. A table that contradicts itself (rule-in
 below rule-out, a bound that its positives do not bear out) is refused, and so is one on another
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,23 @@ NEVER = 1.0  # as rule-in: no probability reaches it, nothing is suspected
 
 @dataclass(frozen=True, slots=True)
 class TargetCutoffs:
-    """One target's way from logit to verdict. `fusion` is None where one branch alone answers."""
+    """One target's way from logit to verdict. `fusion` is None where one branch alone answers.
+
+    `engine_margin`: largest difference in probability between the engine that calibrated and the
+    others, measured (`scripts/engine-agreement`). A positive that lost so much is not ruled out.
+    """
 
     calibration: Calibration
     rule_out: Cutoff
     rule_in: Cutoff
     prevalence: float
     fusion: Fusion | None = None
+    engine_margin: float = 0.0
+
+    @property
+    def applied_rule_out(self) -> Cutoff:
+        """The rule-out cutoff that is decided by: lowered by what engines differ in."""
+        return replace(self.rule_out, cutoff=max(0.0, self.rule_out.cutoff - self.engine_margin))
 
     def __post_init__(self) -> None:
         bound, n = self.rule_out.sensitivity_lower_bound, self.rule_out.positives
@@ -66,6 +77,7 @@ class TargetCutoffs:
             },
             "rule_in": {"cutoff": self.rule_in.cutoff, "specificity": self.rule_in.specificity},
             "prevalence": self.prevalence,
+            **({"engine_margin": self.engine_margin} if self.engine_margin else {}),
         }
 
     @classmethod
@@ -89,6 +101,7 @@ class TargetCutoffs:
             ),
             prevalence=number(data, "prevalence", 1e-9, 1 - 1e-9),
             fusion=Fusion.from_dict(table(data, "fusion")) if data.get("fusion") else None,
+            engine_margin=number({"engine_margin": 0.0, **data}, "engine_margin", 0, 1),
         )
 
 

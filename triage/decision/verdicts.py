@@ -67,7 +67,7 @@ def decide(
             probability=None,
             series_instance_uid=series_instance_uid,
             reason=not_assessed,
-            rule_out=cutoffs.rule_out,
+            rule_out=cutoffs.applied_rule_out,
             rule_in=cutoffs.rule_in,
         )
     probability = float(cutoffs.calibration.apply(logit))
@@ -84,7 +84,7 @@ def decide(
         series_instance_uid=series_instance_uid,
         side=side,
         grade=grade,
-        rule_out=cutoffs.rule_out,
+        rule_out=cutoffs.applied_rule_out,
         rule_in=cutoffs.rule_in,
     )
 
@@ -108,7 +108,7 @@ def _verdict(probability: float, cutoffs: TargetCutoffs, certified: bool) -> Ver
         return Verdict.SUSPECTED
     if not certified:
         return Verdict.UNCERTIFIED
-    if probability >= cutoffs.rule_out.cutoff:
+    if probability >= cutoffs.applied_rule_out.cutoff:
         return Verdict.NOT_EXCLUDED
     return Verdict.NO_FINDING
 

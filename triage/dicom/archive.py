@@ -28,6 +28,8 @@ def unzip(request: dict[str, Any], _out: mmap.mmap | None) -> dict[str, Any]:
             entries = archive.infolist()
             if len(entries) > MAX_FILES:
                 raise NotAnalysed("TOO_LARGE", f"{len(entries)} entries in the zip")
+            if sum(entry.file_size for entry in entries) > limit:  # what it admits; it may lie
+                raise NotAnalysed("TOO_LARGE", f"unzips to more than {limit} bytes")
             for number, entry in enumerate(entries):
                 if entry.is_dir() or stat.S_ISLNK(entry.external_attr >> 16):
                     continue

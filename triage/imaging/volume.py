@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import nibabel as nib
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Orientation
 from numpy.typing import NDArray
 
 from triage.reasons import NotAnalysed
@@ -36,11 +37,10 @@ def to_volume(stack: Stack) -> Volume:
         instances are not axial; PIXELS_INCONSISTENT if a voxel is not finite.
     """
     _check(stack)
-    hu = MetaTensor(_clean_hu(stack)[None], affine=torch.from_numpy(np.array(stack.affine)))
     codes = nib.io_orientation(stack.affine)  # (3, 2): world axis and direction of each voxel axis
-    turned = Orientation(axcodes="RAS", labels=(("L", "R"), ("P", "A"), ("I", "S")))(hu)
+    affine = stack.affine @ nib.orientations.inv_ornt_aff(codes, stack.hu.shape)
     return Volume(
-        hu=MetaTensor(turned.as_tensor(), affine=turned.affine),  # drops the transform history
+        hu=MetaTensor(_clean_hu(stack, codes)[None], affine=torch.from_numpy(np.array(affine))),
         instances=_turn_instances(stack.instances, codes),
         series=stack.series,
         notes=stack.notes,
@@ -65,20 +65,30 @@ def _check(stack: Stack) -> None:
         raise NotAnalysed("BAD_GEOMETRY", "the affine is singular")
 
 
-def _clean_hu(stack: Stack) -> torch.Tensor:
-    """The stack as float32 (X, Y, Z), padding at -1024 HU; memory order stays as it was."""
-    hu = stack.hu
-    if not hu.dtype.isnative or any(step < 0 for step in hu.strides):  # torch takes neither
-        hu = hu.astype(hu.dtype.newbyteorder("="), order="C")
-    if not hu.flags.writeable:
-        hu = hu.copy(order="K")
-    voxels = torch.from_numpy(hu).to(torch.float32, copy=True)  # (X, Y, Z)
-    # A sum is finite only if every term is (float32 sums of HU cannot overflow).
-    if not bool(torch.isfinite(voxels.sum())):
-        raise NotAnalysed("PIXELS_INCONSISTENT", "voxels that are not finite")
+def _clean_hu(stack: Stack, codes: NDArray[np.float64]) -> torch.Tensor:
+    """The stack's voxels turned, float32 (X, Y, Z), padding at -1024 HU.
+
+    One pass, slice by slice while it is in the cache; slices lie together in memory.
+    """
+    hu = nib.orientations.apply_orientation(stack.hu, codes).T  # (Z, Y, X), a view
+    outside = None
     if stack.padding is not None:
-        voxels[torch.from_numpy(np.ascontiguousarray(stack.padding))] = AIR_HU
-    return voxels.clamp_(min=AIR_HU)
+        outside = nib.orientations.apply_orientation(stack.padding, codes).T
+    voxels = np.empty(hu.shape, np.float32)
+
+    def clean(k: int) -> bool:
+        np.copyto(voxels[k], hu[k], casting="unsafe")
+        # A sum is finite only if every term is (float32 sums of HU cannot overflow).
+        finite = hu.dtype.kind != "f" or bool(np.isfinite(voxels[k].sum()))
+        if outside is not None:
+            voxels[k][outside[k]] = AIR_HU
+        np.maximum(voxels[k], np.float32(AIR_HU), out=voxels[k])
+        return finite
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        if not all(pool.map(clean, range(len(voxels)))):
+            raise NotAnalysed("PIXELS_INCONSISTENT", "voxels that are not finite")
+    return torch.from_numpy(voxels).permute(2, 1, 0)
 
 
 def _turn_instances(

@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from triage import __version__
 from triage.service import errors
+from triage.service.api.common import answers
 from triage.service.boundary import Boundary
 from triage.service.intake import stow
 from triage.service.service import Service
@@ -52,7 +53,8 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
     errors.install(app)
     for group in GROUPS:
         app.include_router(import_module(f"triage.service.api.{group}").router)
-    app.include_router(stow.router(lambda request: request.app.state.service.intake))
+    images = stow.router(lambda request: request.app.state.service.intake)
+    app.include_router(images, responses=answers(400, 408, 413, 415, 507))
     hosts = {*HOSTS, settings.http_host}
     app.add_middleware(Boundary, hosts=hosts, large=takes_upload)
     return app

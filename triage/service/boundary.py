@@ -10,7 +10,14 @@ from collections.abc import Callable, Iterable
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from triage.service.errors import ApiError, bad_request, body, fault_answer, too_large
+from triage.service.errors import (
+    ApiError,
+    bad_request,
+    body,
+    fault_answer,
+    forbidden,
+    too_large,
+)
 
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -80,6 +87,9 @@ class Boundary:
             raise bad_request(
                 "The Host header names another machine.", "Use the address that serve printed."
             )
+        elsewhere = headers.get("sec-fetch-site") in ("cross-site", "same-site")
+        if elsewhere and scope["method"] not in ("GET", "HEAD"):
+            raise forbidden("A page of another site sent this.", "Use the service's own pages.")
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > BODY_LIMIT and not self._large(scope):
             raise too_large(BODY_LIMIT)

@@ -72,9 +72,7 @@ class Service:
             Workflow(settings, self.records, load=load) if settings.embedded_worker else None
         )
         self.intake = Intake(settings, self.records, self.files, on_ready=self._ready)
-        self.cohorts = Taker(
-            settings, self.records, self.files, self.intake.acceptor, self.intake.completeness
-        )
+        self.cohorts = Taker(self.intake)
         self._watch = Watch()
         self._observed: dict[str, int] | None = None
         self._running = ExitStack()

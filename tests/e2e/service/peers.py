@@ -32,6 +32,7 @@ def storescu(
     assert program is not None, "DCMTK is not installed"
     command = [
         program,
+        "-v",
         "-R",
         "-aec",
         called,

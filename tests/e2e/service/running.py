@@ -16,7 +16,8 @@ from typing import Any
 
 import httpx
 
-START_S = 60.0
+START_S = 120.0
+LISTEN = "0A"  # of /proc/net/tcp
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -30,8 +31,9 @@ def free_port() -> int:
 class Running:
     """One `triage serve`; `start` again after `kill` finds the same home and ports."""
 
-    def __init__(self, home: Path, **settings: Any) -> None:
-        self.home = home
+    def __init__(self, home: Path, quick: bool = True, **settings: Any) -> None:
+        """`quick`: the stand-in of `quick_pipeline` analyses; else the real pipeline does."""
+        self.home, self.quick = home, quick
         self.http_port, self.dicom_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.http_port}"
         self.log = home.with_suffix(".log")
@@ -48,14 +50,16 @@ class Running:
     @property
     def environment(self) -> dict[str, str]:
         ours = {f"TRIAGE_{name.upper()}": str(value) for name, value in self.settings.items()}
-        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        folders = (str(ROOT), str(ROOT / "tests" / "service"), os.environ.get("PYTHONPATH"))
+        path = os.pathsep.join(filter(None, folders))
         return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **ours}
 
     def launch(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start the process in a group of its own, without waiting."""
+        program = ["serve_quick"] if self.quick else ["triage.cli.main", "serve"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "triage.cli.main", "serve", *arguments],
+                [sys.executable, "-m", *program, *arguments],
                 env=self.environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -129,7 +133,60 @@ class Running:
             found: dict[str, Any] = answer.json()
             return found if found["finished_at"] is not None else None
 
-        return until(look, seconds, f"study {uid} has no verdict")
+        done: dict[str, Any] = until(look, seconds, f"study {uid} has no verdict")
+        return done
+
+    def whole(self, uid: str, instances: int, seconds: float = 120) -> dict[str, Any]:
+        """The study once it is finished with that many images."""
+
+        def look() -> dict[str, Any] | None:
+            found = self.finished(uid, seconds)
+            return found if found["instances"] == instances else None
+
+        done: dict[str, Any] = until(look, seconds, f"study {uid} lacks some of {instances}")
+        return done
+
+    def readiness(self) -> dict[str, str]:
+        """Each check of /readyz."""
+        found: dict[str, str] = httpx.get(f"{self.url}/readyz", timeout=30).json()["checks"]
+        return found
+
+    def delete(self, uid: str) -> int:
+        return httpx.delete(f"{self.url}/api/v1/studies/{uid}", timeout=30).status_code
+
+    def events(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The server-sent events, as (kind, data)."""
+        with httpx.stream("GET", f"{self.url}/api/v1/events", timeout=60) as answer:
+            kind = ""
+            for line in answer.iter_lines():
+                if line.startswith("event: "):
+                    kind = line[7:]
+                elif line.startswith("data: "):
+                    yield kind, json.loads(line[6:])
+
+    # ---- what the system says (Linux)
+
+    def listening(self) -> set[int]:
+        """Ports that the service and its children listen on."""
+        return {port for state, _, port, _ in self._sockets() if state == LISTEN}
+
+    def peers(self) -> set[str]:
+        """Addresses at the other end of its connections."""
+        return {peer for state, _, _, peer in self._sockets() if state != LISTEN}
+
+    def _sockets(self) -> Iterator[tuple[str, str, int, str]]:
+        """(state, own address, own port, peer's address) of each of its TCP and UDP sockets."""
+        inodes = set()
+        for pid in [self.pid, *self.children()]:
+            for handle in Path(f"/proc/{pid}/fd").iterdir():
+                with suppress(OSError):
+                    inodes.add(str(handle.readlink()))
+        for table in ("tcp", "tcp6", "udp", "udp6"):
+            for line in Path(f"/proc/{self.pid}/net/{table}").read_text().splitlines()[1:]:
+                fields = line.split()
+                if f"socket:[{fields[9]}]" in inodes:
+                    (own, port), (peer, _) = (f.split(":") for f in fields[1:3])
+                    yield fields[3], _address(own), int(port, 16), _address(peer)
 
     def children(self) -> list[int]:
         """Process ids of everything below the service (Linux)."""
@@ -143,6 +200,13 @@ class Running:
         return found
 
 
+def _address(text: str) -> str:
+    """An address of /proc/net/tcp: hexadecimal, each 32 bits in the machine's byte order."""
+    words = [bytes.fromhex(text[i : i + 8])[::-1] for i in range(0, len(text), 8)]
+    packed = b"".join(words)
+    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
+
+
 def until(look: Callable[[], Any], seconds: float, what: str) -> Any:
     """What `look` gives once it is true."""
     end = time.monotonic() + seconds
@@ -154,22 +218,11 @@ def until(look: Callable[[], Any], seconds: float, what: str) -> Any:
 
 
 @contextmanager
-def service(home: Path, **settings: Any) -> Iterator[Running]:
+def service(home: Path, quick: bool = True, **settings: Any) -> Iterator[Running]:
     """A running service, ended at the end by its own process id."""
-    running = Running(home, **settings)
+    running = Running(home, quick, **settings)
     try:
         yield running.start()
     finally:
         if running.process is not None:
             running.stop()
-
-
-def events(url: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The server-sent events of the service, as (kind, data)."""
-    with httpx.stream("GET", f"{url}/api/v1/events", timeout=60) as answer:
-        kind = ""
-        for line in answer.iter_lines():
-            if line.startswith("event: "):
-                kind = line[7:]
-            elif line.startswith("data: "):
-                yield kind, json.loads(line[6:])

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import NO_DICOM, ZIP
+from asking import BASE, NO_DICOM, ZIP
 from fastapi.testclient import TestClient
 
+from triage.service.app import create_app
 from triage.service.records import DatabaseBusyError, DatabaseFullError
 from triage.service.service import Service
+from triage.settings import Settings
 
 REFUSED: dict[str, tuple[int, dict[str, Any]]] = {
     "empty": (400, {"content": b"", "headers": ZIP}),
@@ -134,6 +136,12 @@ def test_another_host_name_is_refused(client: TestClient, host: str) -> None:
     shape(answer)
 
 
+def test_a_page_of_another_site_cannot_order_anything(client: TestClient) -> None:
+    answer = client.post("/api/v1/studies/1/cancel", headers={"sec-fetch-site": "cross-site"})
+    assert answer.status_code == 403
+    shape(answer)
+
+
 def test_a_large_body_where_none_is_expected_is_refused(client: TestClient) -> None:
     answer = client.post("/api/v1/studies/1/cancel", content=bytes(1 << 20))
     assert answer.status_code == 413
@@ -143,3 +151,14 @@ def test_no_upload_is_left_in_the_home(client: TestClient, service: Service) -> 
     client.post("/api/v1/studies", content=NO_DICOM, headers=ZIP)
     left: list[Path] = list(service.files.work.iterdir())
     assert left == []
+
+
+def test_a_pacs_that_cannot_be_reached(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, pacs_web="http://127.0.0.1:1/dicom-web")
+    client = TestClient(create_app(settings), base_url=BASE)  # nothing is started
+    for answer in (
+        client.get("/api/v1/pacs/studies", params={"patient_id": "1"}),
+        client.post("/api/v1/pacs/studies/1.2.3"),
+    ):
+        assert answer.status_code == 502
+        assert shape(answer)["code"] == "PACS_FAILED"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import delete
 
 from triage.service.records import Database, lists, studies
 from triage.service.records.models import Study
@@ -23,14 +26,21 @@ def quiet(study: Study) -> bool:
     return study.status == Status.ANALYSED and study.priority == Priority.ROUTINE.value
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.lists(ANALYSED | OTHERS, min_size=1, max_size=12))
-def test_what_is_not_analysed_stands_above_every_study_without_suspicion(
-    rows: list[tuple[Status, str | None]],
-) -> None:
-    database = Database("sqlite://")  # in memory
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    database = Database.at_home(tmp_path_factory.mktemp("order"))
     database.upgrade()
+    yield database
+    database.close()
+
+
+@settings(max_examples=25, deadline=None)
+@given(rows=st.lists(ANALYSED | OTHERS, min_size=1, max_size=12))
+def test_what_is_not_analysed_stands_above_every_study_without_suspicion(
+    database: Database, rows: list[tuple[Status, str | None]]
+) -> None:
     with database.session() as session:
+        session.execute(delete(Study))
         for number, (status, priority) in enumerate(rows):
             at = AT + timedelta(hours=number)  # the newest may be the quiet one
             session.add(
@@ -49,4 +59,3 @@ def test_what_is_not_analysed_stands_above_every_study_without_suspicion(
     assert all(quiet(s) for s in found[first_quiet:])
     suspected = [i for i, s in enumerate(found) if s.priority == Priority.STAT.value]
     assert suspected == list(range(len(suspected)))
-    database.close()

@@ -15,8 +15,15 @@ from pydicom.dataset import Dataset
 from ward import Ward
 
 from triage.dicom import open_study
-from triage.service.images.files import FileTooLargeError
-from triage.service.intake.accept import Claim, NotStoredError, Source, State, Touched
+from triage.service.images.files import Files, FileTooLargeError
+from triage.service.intake.accept import (
+    Acceptor,
+    Claim,
+    NotStoredError,
+    Source,
+    State,
+    Touched,
+)
 from triage.service.records import Database, quarantine, studies
 
 HERE = Source("upload", "tester")
@@ -225,3 +232,27 @@ def test_files_without_a_row_go_at_the_next_start(ward: Ward, home: Path) -> Non
     assert len(ward.on_disk()) == 1
     ward.on_disk()[0].unlink()
     assert len(ward.files.sweep(ward.database).missing) == 1
+
+
+def test_the_same_on_postgresql(new_database: Callable[[], str], home: Path) -> None:
+    database, files = Database(new_database()), Files(home)
+    database.upgrade()
+    files.open()
+    acceptor = Acceptor(database, files)
+    acceptor.start()
+    waiting = [acceptor.submit(ct(1, 1, n), HERE) for n in (1, 2, 2, 3)]
+    waiting += [acceptor.submit(ct(1, 1, 1, PatientComments="other", PatientName="A^\x00"), HERE)]
+    states = [future.result().state for future in waiting]
+    assert states == ["stored", "stored", "duplicate", "stored", "quarantined"]
+    with database.session() as session:
+        (study,) = studies.newest(session)
+        assert (study.status, study.instance_count) == ("received", 3)
+        studies.declare_ready(session, study.id, 1)
+    acceptor.accept(ct(1, 1, 4), HERE)
+    with database.reading() as session:
+        assert [s.images_version for s in studies.newest(session)] == [2]
+    acceptor.stop()
+    with pytest.raises(NotStoredError, match="stopping"):
+        acceptor.accept(ct(1, 1, 5), HERE)
+    files.close()
+    database.close()

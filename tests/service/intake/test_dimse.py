@@ -16,7 +16,7 @@ from instances import CT, ct, sop_uid
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE
-from ward import Ward
+from ward import Ward, until
 
 from triage.dicom.syntax import SYNTAXES
 from triage.service.intake.dimse import allowed_senders
@@ -36,13 +36,6 @@ def stored(ward: Ward) -> set[str]:
     return {row.sop_instance_uid for row in ward.instances()}
 
 
-def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
-
-
 def test_storescu_is_answered_after_the_commit(ward: Ward, storescu: Send, tmp_path: Path) -> None:
     sent = storescu(ward.port, "-aet", "SCANNER", "+sd", "--", files(tmp_path / "s", 20))
     assert sent.returncode == 0, sent.stdout
@@ -58,9 +51,7 @@ def test_storescu_is_answered_after_the_commit(ward: Ward, storescu: Send, tmp_p
     ]
     one = next(row for row in rows if row.sop_instance_uid == sop_uid(1, 1, 1))
     assert ward.files.path(one).read_bytes().endswith(data_set)
-    (study,) = ward.studies()
-    until(lambda: ward.intake.receiver.associations == 0)
-    assert not study.interrupted
+    until(lambda: [s.interrupted for s in ward.studies()] == [False])
 
 
 def test_echoscu(ward: Ward) -> None:
@@ -142,8 +133,11 @@ def test_every_syntax_that_the_gate_reads_is_accepted(ward: Ward) -> None:
     association.release()
 
 
-def test_an_association_that_breaks_off_leaves_its_study_incomplete(ward: Ward) -> None:
-    for break_off, interrupted in ((True, True), (False, False)):
+def test_an_association_that_breaks_off_leaves_its_study_incomplete(
+    open_ward: Callable[..., Ward],
+) -> None:
+    ward = open_ward(series_quiet_s=0.1)
+    for times, break_off in ((1, True), (2, False)):
         entity = AE()
         entity.add_requested_context(CT, ExplicitVRLittleEndian)
         association = entity.associate("127.0.0.1", ward.port)
@@ -153,7 +147,25 @@ def test_an_association_that_breaks_off_leaves_its_study_incomplete(ward: Ward) 
         else:
             association.release()
         until(lambda: ward.intake.receiver.associations == 0)
-        assert [s.interrupted for s in ward.studies()] == [interrupted]
+        assert [s.interrupted for s in ward.studies()] == [break_off]
+        # Analysed as incomplete, then whole without a new image: it is analysed anew.
+        until(lambda times=times: len(ward.ready) == times)  # type: ignore[misc]
+    assert [version for _, version in ward.ready] == [1, 2]
+
+
+def test_a_study_waits_for_its_sender_to_end(open_ward: Callable[..., Ward]) -> None:
+    """Complete by its number of images, but the association is open: more may come."""
+    ward = open_ward()
+    entity = AE()
+    entity.add_requested_context(CT, ExplicitVRLittleEndian)
+    association = entity.associate("127.0.0.1", ward.port)
+    assert association.send_c_store(dataset(NumberOfStudyRelatedInstances=1)).Status == 0x0000
+    assert [s.interrupted for s in ward.studies()] == [True]
+    until(lambda: bool(ward.intake.completeness._held))
+    assert ward.ready == []
+    association.release()
+    until(lambda: bool(ward.ready))
+    assert [s.interrupted for s in ward.studies()] == [False]
 
 
 def test_only_known_senders_may_send(

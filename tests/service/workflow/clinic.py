@@ -42,7 +42,7 @@ def advanced(workflow: Workflow, study_id: str) -> bool:
 
 
 def drill_settings(home: Path, url: str | None = None, **more: Any) -> Settings:
-    values = {"prewarm": False, "analysis_timeout_s": 20.0, "stop_grace_s": 0.2, **more}
+    values = {"prewarm": False, "analysis_timeout_s": 180.0, "stop_grace_s": 0.2, **more}
     return Settings(home=home, database_url=url, **values)
 
 

@@ -10,6 +10,8 @@ from clinic import Clinic, queued, until
 
 from triage.service.records import analyses, studies
 from triage.service.records import queue as waiting
+from triage.service.workflow import steps
+from triage.service.workflow.steps import Interrupted
 from triage.service.workflow.workflow import Workflow, id_of
 
 
@@ -60,7 +62,7 @@ def test_of_a_broken_off_study_only_a_suspicion_is_told(
 ) -> None:
     study = clinic.admit(f"7.{verdict}", ready=False, verdict=verdict)
     with clinic.database.session() as session:
-        studies.set_interrupted(session, [study], True)
+        studies.end_transfer(session, [study], lacking=True)
         studies.declare_ready(session, study, 1)
     analysis = clinic.finished(study)
     assert clinic.verdicts(analysis) == {shown}
@@ -86,6 +88,42 @@ def test_again_makes_a_new_version_and_the_old_one_stays_until_then(
     second = clinic.finished(study)
     assert second.version == 2
     assert not workflow.again("0" * 32)
+
+
+def test_a_failed_second_analysis_takes_no_answer_away(clinic: Clinic, workflow: Workflow) -> None:
+    study = clinic.admit("15.1", verdict="suspected")
+    first = clinic.finished(study)
+    (image,) = clinic.files.study_folder(study).iterdir()
+    image.write_text(image.read_text().replace('"suspected"', '"suspected", "always": "error"'))
+    assert workflow.again(study)
+    until(lambda: len(clinic.versions(study)) == 2, "the second analysis")
+    until(lambda: clinic.versions(study)[1].finished_at, "it has failed")
+    assert clinic.finished(study).id == first.id
+    assert (clinic.status(study), clinic.study(study).priority) == ("analysed", "stat")
+    # of newer images nothing is known: not analysed, and the suspicion still stands at the top
+    clinic.send(study, {})
+    failed = clinic.finished(study)
+    assert (failed.images_version, failed.reason) == (2, "WORKER_FAILED")
+    assert (clinic.status(study), clinic.study(study).priority) == ("not_analysed", "stat")
+
+
+def test_of_an_answer_that_images_followed_only_a_suspicion_stays(
+    clinic: Clinic, workflow: Workflow
+) -> None:
+    for verdict, shown, priority in (
+        ("no_finding", "not_assessed", "urgent"),
+        ("suspected", "suspected", "stat"),
+    ):
+        study = clinic.admit(f"16.{verdict}", verdict=verdict)
+        clinic.finished(study)
+        with clinic.database.session() as session:
+            analyses.reopened(session, study)
+        with clinic.database.reading() as session:
+            current = analyses.current(session, study)
+            assert current is not None
+            findings = analyses.findings(session, [current.id])[current.id]
+        assert {f.verdict for f in findings} == {shown} == clinic.verdicts(current)
+        assert clinic.study(study).priority == priority
 
 
 def test_a_lost_image_is_a_failure_never_a_smaller_study(
@@ -123,6 +161,33 @@ def test_a_workflow_that_came_to_nothing_is_begun_anew(clinic: Clinic, workflow:
     clinic.finished(busy)
     assert clinic.finished(study).status == "analysed"
     assert clinic.starts("12.1") == 1
+
+
+def test_an_entry_that_lost_its_thread_is_resumed(
+    clinic: Clinic, workflow: Workflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = workflow.steps.claim
+    lost: list[str] = []
+
+    def once(study_id: str, images_version: int, round_: int) -> str | None:
+        if not lost:
+            lost.append(study_id)
+            raise Interrupted  # as a thread that ends without a word
+        return claim(study_id, images_version, round_)
+
+    monkeypatch.setattr(workflow.steps, "claim", once)
+    study = clinic.admit("13.1")
+    assert clinic.finished(study).status == "analysed"
+    assert lost == [study]
+
+
+def test_a_study_that_ends_every_worker_is_given_up(
+    clinic: Clinic, workflow: Workflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "STARTS", 0)
+    study = clinic.admit("14.1")
+    assert clinic.finished(study).reason == "WORKER_FAILED"
+    assert clinic.starts("14.1") == 0
 
 
 def test_every_study_of_this_file_has_one_current_analysis(clinic: Clinic) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
 import re
 import shutil
@@ -57,7 +58,7 @@ def storage_error(error: OSError) -> StorageError:
 
 
 class Incoming:
-    """One file on its way in: write to it, then `finish`; `discard` in every other case."""
+    """One file on its way in: write, `finish`, `close`; `discard` in every other case."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.id = new_id()
@@ -65,9 +66,16 @@ class Incoming:
         self.size = 0
         self._limit = limit
         try:
-            self._file: IO[bytes] = self.path.open("xb", buffering=0)
+            self._file: IO[bytes] = self.path.open("x+b", buffering=0)
         except OSError as error:
             raise storage_error(error) from error
+
+    def reopen(self, path: Path) -> None:
+        """Be the file at `path` instead, which moves here. Raises OSError."""
+        path.replace(self.path)
+        self._file.close()
+        self._file = self.path.open("r+b", buffering=0)
+        self.size = self.path.stat().st_size
 
     def write(self, data: bytes | memoryview) -> None:
         """Raises StorageError, FileTooLargeError; the file is gone then."""
@@ -88,20 +96,28 @@ class Incoming:
     def finish(self) -> None:
         """All bytes are on the disk. Where the file has a preamble, it is zeroes from now on."""
         try:
-            with self.path.open("r+b") as file:
-                if file.read(PREAMBLE + 4)[PREAMBLE:] == b"DICM":
-                    file.seek(0)
-                    file.write(bytes(PREAMBLE))
-                    file.flush()
-                os.fsync(file.fileno())
-            self._file.close()
+            handle = self._file.fileno()
+            head = os.pread(handle, PREAMBLE + 4, 0)
+            if head[PREAMBLE:] == b"DICM" and any(head[:PREAMBLE]):
+                os.pwrite(handle, bytes(PREAMBLE), 0)
+            os.fsync(handle)
         except OSError as error:
             self.discard()
             raise storage_error(error) from error
 
-    def discard(self) -> None:
+    @contextmanager
+    def mapped(self) -> Iterator[mmap.mmap]:
+        """The finished file in memory; it is our own and nobody shortens it: no SIGBUS."""
+        with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            yield data
+
+    def close(self) -> None:
+        """Nothing more is read or written; the file stays."""
         with suppress(OSError):
             self._file.close()
+
+    def discard(self) -> None:
+        self.close()
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
 
@@ -170,8 +186,7 @@ class Files:
         FileTooLargeError."""
         file = Incoming(self.incoming, self.max_file_bytes)
         try:
-            path.replace(file.path)
-            file.size = file.path.stat().st_size
+            file.reopen(path)
         except OSError as error:
             file.discard()
             raise storage_error(error) from error

@@ -67,6 +67,10 @@ class Acceptor:
         self._waiting.put(None)
         if self._thread.is_alive():
             self._thread.join(timeout=30)
+        while not self._waiting.empty():  # what came in the last moment
+            item = self._waiting.get()
+            if item is not None:
+                _fail([item], NotStoredError("the service is stopping"))
 
     @property
     def alive(self) -> bool:
@@ -195,18 +199,17 @@ def _prepared(file: Incoming, source: Source) -> Prepared:
     """Header and hash of a written file, which is synced and has a blank preamble afterwards."""
     file.finish()
     if not file.size:
+        file.close()
         digest = hashlib.sha256().hexdigest()
         return Prepared(file, source, digest, None, "UNREADABLE", "the file is empty")
     try:
-        with (
-            file.path.open("rb") as opened,
-            # Our own file, which nobody shortens: no SIGBUS.
-            mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data,
-        ):
+        with file.mapped() as data:
             return _looked_at(file, source, data)
     except OSError as error:
         file.discard()
         raise StorageError(f"cannot read back: {error.strerror}") from error
+    finally:
+        file.close()
 
 
 def _looked_at(file: Incoming, source: Source, data: mmap.mmap) -> Prepared:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -16,7 +16,7 @@ from triage.reasons import NotAnalysed
 from triage.results.report import refused, to_dict
 from triage.service.images.files import FileTooLargeError
 from triage.service.intake.accept import Accepted, NotStoredError, Source, State
-from triage.service.records import analyses, studies
+from triage.service.records import analyses
 from triage.service.records.models import new_id
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ def take_files(
     """Take these files (moving them unless `copy`), several at a time, as one whole upload."""
     found = Upload()
     acceptor = intake.acceptor
+    source = replace(source, transfer=True)
 
     def submit(path: Path) -> Future[Accepted]:
         try:
@@ -112,9 +113,7 @@ def take_files(
                     found.add(waiting.result())
         failed = found.lacking
     finally:
-        if found.studies:
-            with intake.database.session() as session:
-                studies.set_interrupted(session, found.studies, failed)
+        intake.completeness.transfer_ended(found.studies, failed)
     if not found.studies:
         raise NotAnalysed("UNREADABLE", found.refused[0].detail if found.refused else "no DICOM")
     intake.completeness.complete(found.studies)

@@ -59,5 +59,7 @@ def _decoded(value: bytes, character_set: str) -> str:
 
 def clean(text: str) -> str:
     """One line of printable text, at most `MAX_LENGTH` characters."""
+    if text.isprintable():
+        return text.strip()[:MAX_LENGTH]
     printable = "".join(c if c.isprintable() else " " for c in text[: 2 * MAX_LENGTH])
     return printable.strip()[:MAX_LENGTH]

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import Table, bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
 from triage.service.images.files import Files, Incoming
@@ -41,6 +41,58 @@ def commit(
         raise
 
 
+# Built once: making a statement costs more than running it. Core, not ORM, for the same reason.
+_STUDIES, _SERIES, _INSTANCES = (cast(Table, m.__table__) for m in (Study, Series, Instance))
+_NEW_STUDY, _NEW_SERIES, _NEW_INSTANCE = insert(_STUDIES), insert(_SERIES), insert(_INSTANCES)
+_FIND_INSTANCES = select(
+    _INSTANCES.c.sop_instance_uid, _INSTANCES.c.sha256, _INSTANCES.c.study_id
+).where(_INSTANCES.c.sop_instance_uid.in_(bindparam("uids", expanding=True)))
+_FIND_STUDIES = (
+    select(
+        _STUDIES.c.study_instance_uid,
+        _STUDIES.c.id,
+        _STUDIES.c.images_version,
+        _STUDIES.c.ready_version,
+        _STUDIES.c.status,
+        _STUDIES.c.instance_count,
+        _STUDIES.c.expected_instances,
+        _STUDIES.c.background,
+        _STUDIES.c.interrupted,
+    )
+    .where(_STUDIES.c.study_instance_uid.in_(bindparam("uids", expanding=True)))
+    .order_by(_STUDIES.c.id)
+    .with_for_update()
+)
+_FIND_SERIES = select(
+    _SERIES.c.study_id,
+    _SERIES.c.series_instance_uid,
+    _SERIES.c.id,
+    _SERIES.c.instance_count,
+    _SERIES.c.expected_instances,
+).where(
+    _SERIES.c.study_id.in_(bindparam("studies", expanding=True)),
+    _SERIES.c.series_instance_uid.in_(bindparam("uids", expanding=True)),
+)
+_GROW_STUDY = (
+    update(_STUDIES)
+    .where(_STUDIES.c.id == bindparam("of"))
+    .values(
+        images_version=bindparam("images_version"),
+        status=bindparam("status"),
+        instance_count=bindparam("instance_count"),
+        expected_instances=bindparam("expected_instances"),
+        background=bindparam("background"),
+        interrupted=bindparam("interrupted"),
+        last_instance_at=bindparam("last_instance_at"),
+    )
+)
+_GROW_SERIES = (
+    update(_SERIES)
+    .where(_SERIES.c.id == bindparam("of"))
+    .values(instance_count=bindparam("instance_count"), expected_instances=bindparam("expected"))
+)
+
+
 @dataclass(slots=True)
 class _Study:
     """A study of this batch: its row and what this batch adds to it."""
@@ -52,6 +104,7 @@ class _Study:
     instance_count: int = 0
     expected_instances: int | None = None
     background: bool = True
+    interrupted: bool = False
     announces: bool = False  # an image said how many its series has
 
 
@@ -62,6 +115,7 @@ class _Batch:
         self, session: Session, files: Files, placed: list[Incoming], deadline: timedelta
     ) -> None:
         self.session = session
+        self.connection = session.connection()
         self.files = files
         self.placed = placed
         self.deadline = deadline
@@ -102,11 +156,7 @@ class _Batch:
 
     def _stored(self, batch: Sequence[Prepared]) -> dict[str, dict[str, str]]:
         """SOPInstanceUID -> {sha256: study id} of what is stored already."""
-        rows = self.session.execute(
-            select(Instance.sop_instance_uid, Instance.sha256, Instance.study_id).where(
-                Instance.sop_instance_uid.in_([item.uid for item in batch])
-            )
-        )
+        rows = self.connection.execute(_FIND_INSTANCES, {"uids": [item.uid for item in batch]})
         found: dict[str, dict[str, str]] = {}
         for uid, sha256, study_id in rows:
             found.setdefault(uid, {})[sha256] = study_id
@@ -144,7 +194,7 @@ class _Batch:
                     "received_at": self.at,
                 }
             )
-        self.session.execute(insert(Instance), rows)
+        self.connection.execute(_NEW_INSTANCE, rows)
         self.touched = [self._touched(study) for study in own.values()]
         return homes
 
@@ -160,31 +210,19 @@ class _Batch:
     def _studies(self, new: Sequence[Prepared]) -> dict[str, _Study]:
         """The studies of these images, made or grown; by StudyInstanceUID."""
         uids = {_header(item).study_instance_uid for item in new}
-        columns = (
-            Study.id,
-            Study.images_version,
-            Study.ready_version,
-            Study.status,
-            Study.instance_count,
-            Study.expected_instances,
-            Study.background,
-        )
-        rows = self.session.execute(
-            select(Study.study_instance_uid, *columns)
-            .where(Study.study_instance_uid.in_(uids))
-            .order_by(Study.id)
-            .with_for_update()
-        )
+        rows = self.connection.execute(_FIND_STUDIES, {"uids": list(uids)})
         found = {row[0]: _Study(*row[1:]) for row in rows}
         for item in new:
             header = _header(item)
             if header.study_instance_uid not in found:
                 row = _new_study(header, item.source.background, self.at, self.deadline)
-                self.session.execute(insert(Study), [row])
+                self.connection.execute(_NEW_STUDY, [row])
                 found[header.study_instance_uid] = _Study(row["id"])
             study = found[header.study_instance_uid]
             study.instance_count += 1
             study.background = study.background and item.source.background
+            # Until the transfer ends in order: a process that dies in between leaves it so.
+            study.interrupted = study.interrupted or item.source.transfer
             study.expected_instances = _larger(study.expected_instances, header.expected_in_study)
             study.announces = study.announces or header.expected_in_series is not None
         for study in found.values():
@@ -193,7 +231,7 @@ class _Batch:
                 study.images_version += 1
                 study.status = Status.RECEIVED
                 analyses.reopened(self.session, study.id)
-        self.session.connection().execute(_GROW_STUDY, [self._grown(s) for s in found.values()])
+        self.connection.execute(_GROW_STUDY, [self._grown(s) for s in found.values()])
         return found
 
     def _grown(self, study: _Study) -> dict[str, Any]:
@@ -204,6 +242,7 @@ class _Batch:
             "instance_count": study.instance_count,
             "expected_instances": study.expected_instances,
             "background": study.background,
+            "interrupted": study.interrupted,
             "last_instance_at": self.at,
         }
 
@@ -216,18 +255,11 @@ class _Batch:
             header = _header(item)
             key = (own[header.study_instance_uid].id, header.series_instance_uid)
             headers.setdefault(key, []).append(header)
-        rows = self.session.execute(
-            select(
-                Series.study_id,
-                Series.series_instance_uid,
-                Series.id,
-                Series.instance_count,
-                Series.expected_instances,
-            ).where(
-                Series.study_id.in_({study for study, _ in headers}),
-                Series.series_instance_uid.in_({uid for _, uid in headers}),
-            )
-        )
+        asked = {
+            "studies": list({study for study, _ in headers}),
+            "uids": list({uid for _, uid in headers}),
+        }
+        rows = self.connection.execute(_FIND_SERIES, asked)
         there = {(study, uid): (row_id, n, expected) for study, uid, row_id, n, expected in rows}
         grown, made = [], []
         ids: dict[tuple[str, str], str] = {}
@@ -244,9 +276,9 @@ class _Batch:
                     _new_series(series_id, key[0], own_headers[0], count, expected, self.at)
                 )
         if made:
-            self.session.execute(insert(Series), made)
+            self.connection.execute(_NEW_SERIES, made)
         if grown:
-            self.session.connection().execute(_GROW_SERIES, grown)
+            self.connection.execute(_GROW_SERIES, grown)
         return ids
 
     # ---- everything else
@@ -281,25 +313,6 @@ class _Batch:
         }
         self.session.execute(insert(Quarantined), [row])
         return _answer(item, State.QUARANTINED, study_id)
-
-
-_GROW_STUDY = (
-    update(Study.__table__)  # type: ignore[arg-type]
-    .where(Study.__table__.c.id == bindparam("of"))
-    .values(
-        images_version=bindparam("images_version"),
-        status=bindparam("status"),
-        instance_count=bindparam("instance_count"),
-        expected_instances=bindparam("expected_instances"),
-        background=bindparam("background"),
-        last_instance_at=bindparam("last_instance_at"),
-    )
-)
-_GROW_SERIES = (
-    update(Series.__table__)  # type: ignore[arg-type]
-    .where(Series.__table__.c.id == bindparam("of"))
-    .values(instance_count=bindparam("instance_count"), expected_instances=bindparam("expected"))
-)
 
 
 def _new_study(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from triage.results.report import refused, to_dict
 from triage.service.intake.items import Touched
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 # Each series has its announced images, but another series may follow: wait a little.
 SERIES_QUIET_S = 5.0
+HELD_S = 2.0  # a sender that brought all images may take its time to say so
 RETRY_S = 2.0  # after a failure, of the database for one
 
 Ready = Callable[[str, int], None]
@@ -36,7 +37,8 @@ class Completeness:
 
     It is called from a thread of ours, once for each images version, and again after a restart if
     there is no finished analysis: the callee must not mind. If it raises, it is called again.
-    `on_deadline` is called after a study was refused for its deadline.
+    `on_deadline` is called after a study was refused for its deadline. A study whose transfer has
+    not ended in order waits a little, and as long as `receiving` says that its sender is there.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Completeness:
         quiet_s: float = 30.0,
         deadline_s: float = 3600.0,
         on_deadline: Ready = lambda study_id, images_version: None,
+        receiving: Callable[[str], bool] = lambda study_id: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.database = database
@@ -54,8 +57,10 @@ class Completeness:
         self.on_deadline = on_deadline
         self.quiet_s = quiet_s
         self.deadline_s = deadline_s
+        self._receiving = receiving
         self._clock = clock
         self._due: dict[str, float] = {}  # study id -> when it is complete
+        self._held: set[str] = set()  # complete but for a sender that has not ended
         self._deadline: dict[str, float] = {}  # study id -> when a result is due
         self._changed = threading.Condition()
         self._stopping = False
@@ -101,6 +106,21 @@ class Completeness:
                 self._due[study_id] = now
             self._changed.notify()
 
+    def transfer_ended(self, study_ids: Collection[str], lacking: bool) -> None:
+        """A sender is done; `lacking`: it broke off, or an image could not be taken.
+
+        Its studies are incomplete then. A whole transfer mends what an earlier one left. Raises
+        DatabaseBusyError, DatabaseFullError: the studies stay incomplete.
+        """
+        if not study_ids:
+            return
+        again: list[str] = []
+        try:
+            with self.database.session() as session:
+                again = studies.end_transfer(session, sorted(study_ids), lacking)
+        finally:  # those that waited for this sender alone are due
+            self.complete([*again, *(key for key in study_ids if key in self._held)])
+
     def recover(self) -> None:
         """Every study whose current images have no finished analysis is due: at once if its images
         were complete, else after a whole quiet time."""
@@ -142,13 +162,24 @@ class Completeness:
                 times.setdefault(study_id, self._clock() + RETRY_S)
 
     def _declare(self, study_id: str) -> None:
+        waited = study_id in self._held
+        self._held.discard(study_id)
         with self.database.session() as session:
             study = studies.get(session, study_id)
             if study is None or not study.instance_count:
                 return
+            if study.interrupted and (not waited or self._receiving(study_id)):
+                self._hold(study_id)
+                return
             version = study.images_version
             study.ready_version = version
         self.on_ready(study_id, version)
+
+    def _hold(self, study_id: str) -> None:
+        """Its sender may be about to end, which makes the study whole: a short while more."""
+        with self._changed:
+            self._held.add(study_id)
+            self._due.setdefault(study_id, self._clock() + HELD_S)
 
     def _refuse(self, study_id: str) -> None:
         """The deadline: a study without a result for its images is refused, visibly."""

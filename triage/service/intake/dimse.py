@@ -53,6 +53,7 @@ class Sender:
         self.studies: set[str] = set()
         self.failed = False  # an image was not taken
         self.aborted = False  # the association was not released in order
+        self.ended = False
 
     @property
     def broke_off(self) -> bool:
@@ -94,6 +95,12 @@ class Receiver:
         """Associations under way."""
         return len(self._server.active_associations) if self._server else 0
 
+    def receiving(self, study_id: str) -> bool:
+        """An association that brought images of this study is still open."""
+        active = self._server.active_associations if self._server else []
+        senders = (getattr(association, "record", None) for association in active)
+        return any(s is not None and not s.ended and study_id in s.studies for s in senders)
+
     def start(self) -> None:
         """Listen. Raises OSError (the port is taken; certificate or key cannot be used)."""
         self._server = BoundedServer(
@@ -110,7 +117,7 @@ class Receiver:
             tls_context(self.settings),
         )
         self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.1,), name="triage-dimse", daemon=True
+            target=self._server.serve_forever, args=(0.5,), name="triage-dimse", daemon=True
         )
         self._thread.start()
 
@@ -152,7 +159,7 @@ class Receiver:
     def _ended(self, association: Any) -> None:
         sender = association.record
         if isinstance(sender, Sender) and sender.studies:
-            sender.aborted = not association.is_released
+            sender.aborted, sender.ended = not association.is_released, True
             self.on_ended(sender)
 
     def _store(self, event: Any) -> int:
@@ -185,7 +192,7 @@ class Receiver:
             raise NotStoredError(str(error), error.full) from error
         finally:
             content.discard()
-        return self.acceptor.accept(file, Source("dimse", title), claimed)
+        return self.acceptor.accept(file, Source("dimse", title, transfer=True), claimed)
 
 
 def file_head(claimed: Claim, syntax: str, sender: str) -> bytes:

@@ -25,6 +25,7 @@ class Source:
     route: str
     sender: str = ""  # AE title, user or address
     background: bool = False  # retrospective: live studies go first, no deadline
+    transfer: bool = False  # one of several: whoever sends says when that was all
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,7 +125,7 @@ class WebPacs:
         if boundary is None:
             raise PullError("the PACS answers no DICOM")
         parts = Parts(boundary, self.intake.files, self.intake.settings.max_bytes)
-        source = Source("pull", self.url)
+        source = Source("pull", self.url, transfer=True)
         try:
             for chunk in answer.iter_bytes(1 << 20):
                 parts.feed(chunk)
@@ -240,11 +240,10 @@ def _announced(found: list[Found]) -> int | None:
 def _close(intake: Intake, upload: Upload, whole: bool, expected: int | None) -> None:
     """What came is complete; where something is missing, its study says so."""
     if upload.studies:
-        with intake.database.session() as session:
-            lacking = not whole or upload.lacking
-            studies.set_interrupted(session, upload.studies, lacking)
-            if expected is not None:
+        if expected is not None:
+            with intake.database.session() as session:
                 studies.expect(session, upload.studies[0], expected)
+        intake.completeness.transfer_ended(upload.studies, not whole or upload.lacking)
         intake.completeness.complete(upload.studies)
 
 

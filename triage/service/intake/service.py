@@ -11,7 +11,6 @@ from triage.service.intake.accept import Acceptor
 from triage.service.intake.complete import Completeness, Ready
 from triage.service.intake.dimse import Receiver, Sender
 from triage.service.intake.watch import Watcher
-from triage.service.records import studies
 from triage.service.records.database import Database
 from triage.settings import Settings
 
@@ -45,6 +44,7 @@ class Intake:
             quiet_s=settings.series_quiet_s,
             deadline_s=settings.study_deadline_s,
             on_deadline=on_deadline,
+            receiving=self._receiving,
         )
         self.acceptor = Acceptor(
             database, files, self.completeness.touched, settings.study_deadline_s
@@ -94,9 +94,10 @@ class Intake:
         return {name: "ok" if alive else f"{name} has stopped" for name, alive in parts.items()}
 
     def _ended(self, sender: Sender) -> None:
-        """An association that broke off leaves its studies incomplete; a clean one mends them."""
-        with self.database.session() as session:
-            studies.set_interrupted(session, sorted(sender.studies), sender.broke_off)
+        self.completeness.transfer_ended(sender.studies, sender.broke_off)
+
+    def _receiving(self, study_id: str) -> bool:
+        return self.receiver.receiving(study_id)
 
     def _keep_deleting(self) -> None:
         while not self._stopping.wait(RETENTION_EVERY_S):

@@ -24,7 +24,6 @@ from triage.service.intake.archive import Upload
 from triage.service.intake.dimse import CANNOT_UNDERSTAND, STATUS_OF_REASON
 from triage.service.intake.multipart import MultipartError, Parts, boundary_of
 from triage.service.intake.service import Intake
-from triage.service.records import studies
 
 _AT_ONCE = 64  # images that wait for their commit
 _BODY = {
@@ -73,7 +72,9 @@ async def _store(request: Request, intake: Intake, study: str) -> DicomJson:
             'Send Content-Type: multipart/related; type="application/dicom"; boundary=...',
         )
     who = request.client.host if request.client else ""
-    transfer = _Transfer(intake, Source("stow", getattr(request.state, "user", "") or who), study)
+    transfer = _Transfer(
+        intake, Source("stow", getattr(request.state, "user", "") or who, transfer=True), study
+    )
     parts = Parts(boundary, intake.files, intake.settings.max_bytes)
     try:
         async for chunk in _chunks(request, intake.settings.dicom_timeout_s):
@@ -149,9 +150,10 @@ class _Transfer:
         for done in await asyncio.gather(*ended, return_exceptions=True):
             if isinstance(done, Accepted):
                 self._add(done)
-        if self.upload.studies:
-            lacking = self.upload.lacking or not self.complete
-            await run_in_threadpool(self._set_interrupted, lacking)
+        lacking = self.upload.lacking or not self.complete
+        await run_in_threadpool(
+            self.intake.completeness.transfer_ended, self.upload.studies, lacking
+        )
 
     def _submit(self, file: Incoming) -> Future[Accepted]:
         try:
@@ -164,10 +166,6 @@ class _Transfer:
     def _add(self, accepted: Accepted) -> None:
         self.taken.append(accepted)
         self.upload.add(accepted)
-
-    def _set_interrupted(self, lacking: bool) -> None:
-        with self.intake.database.session() as session:
-            studies.set_interrupted(session, self.upload.studies, lacking)
 
     def answer(self) -> DicomJson:
         """Store Instances Response (PS3.18 10.5.3, annex I.2)."""

@@ -69,7 +69,8 @@ class Spool(BytesIO):
             raise FileTooLargeError(f"more than {self._files.max_file_bytes} bytes")
         if self._spilled is None and self._size > _IN_MEMORY:
             self._spilled = self._files.begin()
-            self._spilled.write(self.getbuffer())
+            with self.getbuffer() as view:
+                self._spilled.write(view)
             self.seek(0)
             self.truncate()
         if self._spilled is None:
@@ -83,7 +84,8 @@ class Spool(BytesIO):
             file.discard()
             raise self.error
         if self._spilled is None:
-            file.write(self.getbuffer())
+            with self.getbuffer() as view:
+                file.write(view)
             return
         with self._spilled.path.open("rb") as spilled:
             while block := spilled.read(1 << 20):
@@ -92,8 +94,9 @@ class Spool(BytesIO):
     def discard(self) -> None:
         if self._spilled is not None:
             self._spilled.discard()
-        self.seek(0)
-        self.truncate()
+        with suppress(BufferError):  # an error that is under way may still look at it
+            self.seek(0)
+            self.truncate()
 
 
 class BoundedSocket(AssociationSocket):

@@ -22,7 +22,6 @@ from triage.reasons import NotAnalysed
 from triage.service.images.files import FileTooLargeError
 from triage.service.intake.accept import NotStoredError, Source, State
 from triage.service.intake.archive import take_zip
-from triage.service.records import studies
 from triage.service.records.models import new_id
 
 if TYPE_CHECKING:
@@ -134,9 +133,6 @@ class Watcher:
             upload = take_zip(self.intake, path, source)
             return not upload.lacking and any(upload.counts.values())
         accepted = self.intake.acceptor.accept(path, source)
-        if accepted.state is not State.QUARANTINED and accepted.study_id is not None:
-            with self.intake.database.session() as session:
-                studies.set_interrupted(session, [accepted.study_id], False)
         return accepted.state is not State.QUARANTINED
 
     def _move(self, path: Path, where: str) -> None:

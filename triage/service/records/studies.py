@@ -143,10 +143,25 @@ def declare_ready(session: Session, study_id: str, images_version: int) -> bool:
     return bool(result.rowcount)  # type: ignore[attr-defined]
 
 
-def set_interrupted(session: Session, study_ids: Sequence[str], interrupted: bool) -> None:
+def end_transfer(session: Session, study_ids: Sequence[str], lacking: bool) -> list[str]:
+    """A transfer of these studies ended; `lacking`: images may be missing.
+
+    Returns those that were incomplete, were analysed as such, and are whole now: a new version of
+    their images, though no image is new, for what was said of them needs saying anew.
+    """
+    asked = Study.id.in_(list(study_ids))
+    if lacking:
+        session.execute(update(Study).where(asked).values(interrupted=True))
+        return []
+    known = asked & Study.interrupted & (Study.ready_version >= Study.images_version)
+    again = list(session.scalars(select(Study.id).where(known).order_by(Study.id)))
     session.execute(
-        update(Study).where(Study.id.in_(list(study_ids))).values(interrupted=interrupted)
+        update(Study)
+        .where(Study.id.in_(again))
+        .values(images_version=Study.images_version + 1, status=Status.RECEIVED)
     )
+    session.execute(update(Study).where(asked).values(interrupted=False))
+    return again
 
 
 def without_analysis(session: Session) -> list[Study]:

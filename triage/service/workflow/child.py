@@ -91,14 +91,17 @@ class Child:
     def _run(self, job: Job, progress: Progress, tick: Callable[[], None]) -> None:
         pipe = self._ready()
         deadline = time.monotonic() + self.settings.analysis_timeout_s
+        looked = 0.0
         _send(pipe, "study", str(job.source), str(job.out))
         while True:
-            left = deadline - time.monotonic()
-            if left <= 0:
+            now = time.monotonic()
+            if now >= deadline:
                 raise TimeoutError(f"after {self.settings.analysis_timeout_s:g} s")
-            if not pipe.poll(min(TICK_S, left)):
+            if now - looked >= TICK_S:
+                looked = now
                 self._check_memory()
                 tick()
+            if not pipe.poll(min(TICK_S, deadline - now)):
                 continue
             kind, *values = _received(pipe)
             if kind == "step":
@@ -212,7 +215,7 @@ def main(pipe_fd: int, life_fd: int) -> None:
     """Analyse what comes through the pipe, until it closes."""
     threading.Thread(target=_end_with_parent, args=(life_fd,), daemon=True).start()
     pipe = Connection(pipe_fd)
-    with suppress(EOFError):
+    with suppress(EOFError, BrokenPipeError):
         _, load, values = _received(pipe)
         analyse = resolve(load)(Settings(**values))
         while True:

@@ -15,15 +15,12 @@ from pathlib import Path
 
 from triage.dicom import dataset
 from triage.reasons import NotAnalysed
-from triage.service.images.files import Files
-from triage.service.intake.accept import Acceptor, NotStoredError, Source
-from triage.service.intake.archive import Upload, dicom_files, take_files, unpack_zip
-from triage.service.intake.complete import Completeness
+from triage.service.intake.accept import NotStoredError, Source
+from triage.service.intake.archive import Entrance, Upload, dicom_files, take_files, unpack_zip
 from triage.service.intake.header import MAX_HEADER, read_header
-from triage.service.records import Database, cohorts
+from triage.service.records import cohorts
 from triage.service.records import queue as waiting
 from triage.service.records.models import CohortStudy
-from triage.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -93,19 +90,9 @@ def _named(uid: str, found: list[Path], leaves: dict[Path, str]) -> str:
 class Taker:
     """Takes what the cohorts wait for into the store; runs where the home is owned."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        database: Database,
-        files: Files,
-        acceptor: Acceptor,
-        completeness: Completeness,
-    ) -> None:
-        self.settings = settings
-        self.database = database
-        self.files = files
-        self.acceptor = acceptor
-        self.completeness = completeness
+    def __init__(self, intake: Entrance) -> None:
+        self.intake = intake
+        self.database = intake.database
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="triage-cohorts", daemon=True)
 
@@ -151,7 +138,7 @@ class Taker:
             )
         if found is None:
             return False
-        if shutil.disk_usage(self.files.home).free < SPARE_BYTES:
+        if shutil.disk_usage(self.intake.files.home).free < SPARE_BYTES:
             log.warning("cohorts wait: less than %d GB are free", SPARE_BYTES >> 30)
             self._stopping.wait(RETRY_S)
             return False
@@ -180,8 +167,8 @@ class Taker:
     def _taken(self, folder: str, source: Source) -> Upload:
         paths = [Path(path) for path in folder.split(SEPARATOR)]
         if len(paths) == 1 and paths[0].is_file():
-            return unpack_zip(self, paths[0], source)
+            return unpack_zip(self.intake, paths[0], source)
         if missing := [path for path in paths if not path.is_dir()]:
             raise FileNotFoundError(2, f"No such folder: {missing[0].name}")
         every = (file for path in paths for file in dicom_files(path))
-        return take_files(self, every, source, copy=True)
+        return take_files(self.intake, every, source, copy=True)

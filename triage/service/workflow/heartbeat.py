@@ -13,6 +13,7 @@ from triage.service.records.queue import STOPPED, Beat
 
 PULSE_S = 2.0
 DEAD_S = 20.0  # ten missed beats
+FORGET_S = 86400.0
 
 
 class Watch:
@@ -45,6 +46,14 @@ class Watch:
         """Workers whose pulse moves."""
         now = self._clock()
         return [e for e, (pulse, _) in self._seen.items() if pulse[0] and not self._is_dead(e, now)]
+
+    def long_gone(self) -> list[str]:
+        """Workers without a pulse for `FORGET_S`; they are not watched any more."""
+        now = self._clock()
+        gone = [e for e, (_, since) in self._seen.items() if now - since > FORGET_S]
+        for executor in gone:
+            del self._seen[executor]
+        return gone
 
     def _is_dead(self, executor: str, now: float) -> bool:
         (_, number), since = self._seen[executor]

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from triage.service.images.files import Files
-from triage.service.intake.accept import Acceptor
-from triage.service.intake.complete import Completeness
+from triage.service.intake.service import Intake
 from triage.service.records import Database
 from triage.service.workflow.child import LOAD
 from triage.service.workflow.cohort import Taker
@@ -31,15 +30,8 @@ def station(
         workflow = Workflow(settings, database, load=load, timing=timing)
         workflow.start()
         stack.callback(workflow.stop)
-        completeness = Completeness(
-            database,
-            workflow.on_ready,
-            quiet_s=settings.series_quiet_s,
-            deadline_s=settings.study_deadline_s,
-        )
-        acceptor = Acceptor(database, files, completeness.touched, settings.study_deadline_s)
-        taker = Taker(settings, database, files, acceptor, completeness)
-        for part in (completeness, acceptor, taker):
+        intake = Intake(settings, database, files, workflow.on_ready)  # its receiver stays closed
+        for part in (intake.completeness, intake.acceptor, Taker(intake)):
             part.start()
             stack.callback(part.stop)
         yield workflow

@@ -35,7 +35,8 @@ from triage.types import Status
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-TRIES = 2
+TRIES = 2  # of the child, by one worker
+STARTS = 25  # by workers, which may all have died for other reasons
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 FINISHED = (Status.ANALYSED, Status.NOT_ANALYSED, Status.NOT_APPLICABLE)
 PROGRESS_S = 0.5
@@ -113,6 +114,8 @@ class Steps:
         source = self.work / out.name
         child = self._free.get()
         try:
+            if row.attempts > STARTS:
+                return _outcome(out, "WORKER_FAILED", f"begun {row.attempts} times, never ended")
             paths = self._certainly(lambda s: waiting.files_of(s, row.study_id, row.images_version))
             missing = self._until_done(lambda: self._gather(paths, source))
             if missing:

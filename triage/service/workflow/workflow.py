@@ -17,21 +17,19 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from dbos import DBOS
-
 from triage.service.records import Database, analyses
 from triage.service.records import queue as waiting
-from triage.service.workflow import control
+from triage.service.workflow import control, durable
 from triage.service.workflow.child import LOAD
 from triage.service.workflow.heartbeat import DEAD_S, PULSE_S, Watch
 from triage.service.workflow.identity import Identity
 from triage.service.workflow.order import WINDOW, Rank, turn
 from triage.service.workflow.queue import DEAD_ENDS, POLL_S, SHAPE, Queue
-from triage.service.workflow.steps import AWAY, Interrupted, Outcome, Steps
+from triage.service.workflow.steps import AWAY, Interrupted, Steps
 from triage.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -76,6 +74,7 @@ class Workflow:
         self._watch = Watch(timing.dead_s)
         self._wake = threading.Event()
         self._stopping = threading.Event()
+        self._ended = False
         self._running: set[str] = set()
         self._idle = threading.Condition()
         self._put: dict[str, Rank] = {}
@@ -94,10 +93,10 @@ class Workflow:
             self.queue = Queue(self.settings, self.executor, self.timing.poll_s)
             with self.database.session() as session:
                 waiting.join(session, self.executor, self._boot, socket.gethostname(), os.getpid())
-            _set_current(self)
+            durable.set_current(self)
             self.queue.open()
         except BaseException:
-            _set_current(None)
+            durable.set_current(None)
             self._identity.release()
             raise
         self._problem = "ok"
@@ -111,8 +110,9 @@ class Workflow:
 
     def stop(self) -> None:
         """Take nothing more; let what runs end within `stop_grace_s`, or leave it resumable."""
-        if self._stopping.is_set() or not self._threads:
+        if self._ended or not self._threads:
             return
+        self._ended = True
         self._stopping.set()
         self.steps.stopping.set()
         self._wake.set()
@@ -124,7 +124,7 @@ class Workflow:
         self.queue.close()
         for thread in self._threads:
             thread.join(timeout=10)
-        _set_current(None)
+        durable.set_current(None)
         try:
             with self.database.session() as session:
                 waiting.leave(session, self.executor, self._boot)
@@ -191,7 +191,8 @@ class Workflow:
 
     def _prewarm(self) -> None:
         for child in self.steps.children:
-            child.start()
+            with suppress(EOFError, OSError):  # it stops, or the first study says what is wrong
+                child.start()
 
     def _pulse(self) -> None:
         while not self._stopping.wait(self.timing.pulse_s):
@@ -253,8 +254,10 @@ class Workflow:
             return
         place = turn(rank, datetime.now(UTC))
         arguments = (row.study_id, row.images_version, row.round)
-        self.queue.put(analyse_study, workflow_id, place, arguments)
-        if rank is Rank.STAT:  # it may stand there as a live one, put there by any worker
+        # Putting what is there locks its row for a moment, and a worker would pass it over.
+        if self.queue.status(workflow_id) is None:
+            self.queue.put(durable.analyse_study, workflow_id, place, arguments)
+        elif rank is Rank.STAT:  # it may stand there as a live one, put there by any worker
             self.queue.advance(workflow_id, place)
         self._put[workflow_id] = rank
 
@@ -270,6 +273,9 @@ class Workflow:
     def _sweep(self) -> None:
         """Mend what no other way would: seen twice, so that nothing in motion is touched."""
         self._put.clear()
+        if gone := self._watch.long_gone():
+            with self.database.session() as session:
+                waiting.forget(session, gone)
         found = {f"lost {w}": w for w, e in self.queue.under_way().items() if self._is_lost(w, e)}
         for key in found.keys() & self._suspects:
             self.queue.resume(found[key])
@@ -311,52 +317,3 @@ def _fields(row: waiting.Waiting) -> tuple[str, int, int]:
 def id_of(study_id: str, images_version: int, round_: int) -> str:
     """The id of the workflow: one for each images version, one more each time it is asked again."""
     return f"{SHAPE}.{study_id}.{images_version}" + (f".{round_}" if round_ else "")
-
-
-# ---- DBOS knows functions by name, one set a process
-
-_current: Workflow | None = None
-
-
-def _set_current(workflow: Workflow | None) -> None:
-    global _current  # noqa: PLW0603
-    _current = workflow
-
-
-def _here() -> Workflow:
-    if _current is None:
-        raise Interrupted
-    return _current
-
-
-@DBOS.step(name="claim")
-def claim(study_id: str, images_version: int, round_: int) -> str | None:
-    return _here().steps.claim(study_id, images_version, round_)
-
-
-@DBOS.step(name="compute")
-def compute(analysis_id: str) -> Outcome | None:
-    return _here().steps.compute(analysis_id)
-
-
-@DBOS.step(name="commit")
-def commit(analysis_id: str, outcome: Outcome) -> str | None:
-    return _here().steps.commit(analysis_id, outcome)
-
-
-@DBOS.step(name="tell")
-def tell(study_id: str, analysis_id: str) -> None:
-    _here().tell(study_id, analysis_id)
-
-
-@DBOS.workflow(name="analyse_study")
-def analyse_study(study_id: str, images_version: int, round_: int) -> str | None:
-    """The steps of one images version; returns the study's status, None if it was overtaken."""
-    with _here().under_way(str(DBOS.workflow_id)):
-        analysis_id = claim(study_id, images_version, round_)
-        outcome = compute(analysis_id) if analysis_id is not None else None
-        if analysis_id is None or outcome is None:
-            return None
-        status = commit(analysis_id, outcome)
-        tell(study_id, analysis_id)
-        return status
