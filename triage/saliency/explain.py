@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from monai.data import MetaTensor
 
 from triage.imaging.planes import Planes
+from triage.imaging.resample import grid_positions
 from triage.imaging.volume import straightened
 from triage.inference.networks import Networks
 from triage.inference.score import Evidence, Looked, organ_mask, smoothed
 from triage.saliency.attribution import explain
+from triage.saliency.drawing import Frame
 from triage.saliency.nifti import write_nifti
-from triage.saliency.overlay import contact_sheet, draw_overlay, draw_plain, saliency_scale
+from triage.saliency.overlay import ROOM, contact_sheet, draw_overlay, draw_plain, saliency_scale
 from triage.types import (
     TARGET_ORGANS,
     Anatomy,
@@ -47,7 +50,8 @@ def illustrate(
     gets an overlay that says so.
     """
     (out / "overlays").mkdir(parents=True, exist_ok=True)
-    drawn = Drawing(nets.ref, volume, straightened(volume), out)
+    frame = Frame.around_body(volume, ROOM)
+    drawn = Drawing(nets.ref, volume, straightened(volume), frame, out)
 
     def one(finding: Finding) -> Finding:
         if finding.verdict is Verdict.NOT_ASSESSED:
@@ -73,6 +77,7 @@ class Drawing:
     bundle: BundleRef
     volume: Volume
     straight: Volume
+    frame: Frame
     out: Path
 
     @property
@@ -90,6 +95,7 @@ class Drawing:
             self.out / file,
             bundle=self.bundle,
             score_name=self.score_name,
+            frame=self.frame,
         )
         return replace(finding, overlays=(file,))
 
@@ -100,8 +106,7 @@ class Drawing:
         saliency.affine = self.volume.hu.affine
         file = f"saliency_{target.value}.nii.gz"
         write_nifti(saliency, self.out / file)
-        mask = organ_mask(anatomy, TARGET_ORGANS[target])[None].to(torch.uint8)
-        organs = Planes(MetaTensor(mask, affine=anatomy.labels.affine), self.straight, labels=True)
+        organs = self._organs(target, anatomy, [key.index for key in keys])
         scale = saliency_scale(grid_map)
         files = []
         for rank, key in enumerate(keys if finding.flagged else keys[:1]):
@@ -117,9 +122,23 @@ class Drawing:
                 score_name=self.score_name,
                 organ_mask=self._stack(organs, key.index),
                 scale=scale,
+                frame=self.frame,
             )
-            draw_plain(self.volume, target, key.index, self.out / f"overlays/{stem}_plain.png")
+            plain = self.out / f"overlays/{stem}_plain.png"
+            draw_plain(self.volume, target, key.index, plain, frame=self.frame)
         return replace(finding, saliency=file, overlays=tuple(files))
+
+    def _organs(self, target: Target, anatomy: Anatomy, slices: Sequence[int]) -> Planes:
+        """The target's organs on the volume's voxels, right in `slices` alone."""
+        mask = organ_mask(anatomy, TARGET_ORGANS[target])[None].to(torch.uint8)
+        wanted = MetaTensor(mask, affine=anatomy.labels.affine)
+        positions = grid_positions(wanted, self.straight)
+        if positions is not None:
+            z = np.rint(positions[2][list(slices)]).clip(0, mask.shape[3] - 1).astype(int).tolist()
+            shown = torch.zeros_like(mask)
+            shown[..., z] = mask[..., z]
+            wanted = MetaTensor(shown, affine=anatomy.labels.affine)
+        return Planes(wanted, self.straight, labels=True)
 
     def _stack(self, planes: Planes, k: int) -> MetaTensor:
         """An image on the volume's voxels that shows slice k everywhere; it takes one slice."""

@@ -71,6 +71,7 @@ def draw_overlay(
     score_name: str,
     organ_mask: MetaTensor | None = None,
     scale: float | None = None,
+    frame: Frame | None = None,
 ) -> Path:
     """Draw one slice with its saliency as PNG, and return the path.
 
@@ -87,6 +88,7 @@ def draw_overlay(
     organ_mask : (1, X, Y, Z) on the volume's voxels, not zero inside the target's organs.
     scale : magnitude of full colour; None is `saliency_scale(saliency)`. Pass it when several
         slices are drawn.
+    frame : part of the slices that is shown; None is `Frame.around_body(volume, ROOM)`.
 
     Raises
     ------
@@ -96,7 +98,7 @@ def draw_overlay(
         If there is no such slice.
     """
     index = _slice_index(volume, index)
-    sheet = _Sheet(volume, finding.target, index)
+    sheet = _Sheet(volume, finding.target, index, frame)
     if finding.verdict is Verdict.NOT_ASSESSED:
         picture = sheet.ct() * np.float32(0.55)
         canvas, draw = sheet.compose(picture)
@@ -123,12 +125,14 @@ def draw_overlay(
     return _save(canvas, path)
 
 
-def draw_plain(volume: Volume, target: Target, index: int | None, path: Path) -> Path:
+def draw_plain(
+    volume: Volume, target: Target, index: int | None, path: Path, *, frame: Frame | None = None
+) -> Path:
     """Draw the unmarked twin of an overlay: same slice, frame and window, nothing painted on it.
 
     Raises IndexError if there is no such slice (None is the middle one).
     """
-    sheet = _Sheet(volume, target, _slice_index(volume, index))
+    sheet = _Sheet(volume, target, _slice_index(volume, index), frame)
     canvas, draw = sheet.compose(sheet.ct())
     write(draw, (20, 14), target.value.upper(), 32, WHITE)
     write(draw, (20, 56), "unmarked image", 20, DIM)
@@ -173,11 +177,11 @@ def saliency_scale(saliency: MetaTensor) -> float:
 class _Sheet:
     """One slice of a volume on the canvas."""
 
-    def __init__(self, volume: Volume, target: Target, index: int) -> None:
+    def __init__(self, volume: Volume, target: Target, index: int, frame: Frame | None) -> None:
         self.volume = volume
         self.index = index
         self.window = WINDOWS[TARGET_WINDOW[target]]
-        self.frame = Frame.around_body(volume, ROOM)
+        self.frame = frame or Frame.around_body(volume, ROOM)
 
     def ct(self) -> Pixels:
         """The slice in its window, RGB in [0, 255] (rows, columns, 3)."""
@@ -328,5 +332,5 @@ def _save(canvas: Image.Image, path: Path) -> Path:
     if path.suffix.lower() == ".pdf":
         canvas.save(path, resolution=150)
     else:
-        canvas.save(path, compress_level=3)
+        canvas.save(path, compress_level=1)  # encoding cost more than drawing
     return path

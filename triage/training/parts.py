@@ -6,6 +6,8 @@ goes on from the network of the bundle that the training starts from, where it i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -35,9 +37,9 @@ class PartError(ValueError):
 def check(job: Job) -> None:
     """Raises PartError at once, not after hours, where the data cannot train what is asked for."""
     if "localiser" in job.options.networks:
-        _segmented(job)
+        _segmented(job.entries)
     if "volume" in job.options.networks:
-        _masked(job)
+        _masked(job.entries)
 
 
 def _steps(job: Job, name: str) -> int:
@@ -56,9 +58,9 @@ def _go_on(net: nn.Module, base: nn.Module, job: Job, name: str) -> None:
         job.log(f"{name}: starts anew, the bundle's is of another kind")
 
 
-def _segmented(job: Job) -> list[Entry]:
+def _segmented(entries: Sequence[Entry]) -> list[Entry]:
     """Series whose organs were segmented."""
-    own = [e for e in job.inside(without_fold=0) if e.is_volume and e.meta.get("organs_given")]
+    own = [e for e in entries if e.is_volume and e.meta.get("organs_given")]
     if not own:
         raise PartError(
             f"localiser: expected volumes with segmentations/<series_id>.nii.gz; {IMAGES}"
@@ -68,7 +70,8 @@ def _segmented(job: Job) -> list[Entry]:
 
 def localiser(job: Job, begin: Start) -> Localiser:
     """The localiser; one process trains it, a piece a step cannot be shared."""
-    own, folder, seed = _segmented(job), job.work / "localiser", job.options.seed + 1
+    own, seed = _segmented(job.inside(without_fold=0)), job.options.seed + 1
+    folder = job.work / "localiser"
     torch.manual_seed(seed)
     task = localisers.LocaliserTask(own)
     _go_on(task.net, begin.base.localiser, job, "localiser")
@@ -107,9 +110,9 @@ def trunk(job: Job, begin: Start) -> JointSliceNet:
     return task.net.cpu()
 
 
-def _masked(job: Job) -> list[Entry]:
+def _masked(entries: Sequence[Entry]) -> list[Entry]:
     """Volumes whose injuries are masked, or that have none."""
-    own = [e for e in job.inside(without_fold=0) if e.is_volume and _known(e)]
+    own = [e for e in entries if e.is_volume and _known(e)]
     if not any(any(e.meta["grades"].values()) for e in own):
         raise PartError(
             "volume: expected volumes with lesions/<series_id>_<target>.nii.gz; patient labels"
@@ -122,7 +125,7 @@ def volume(job: Job, begin: Start) -> VolumeNet:
     """The volume net."""
     seed = job.options.seed + 3
     torch.manual_seed(seed)
-    task = volumes.VolumeTask(_masked(job))
+    task = volumes.VolumeTask(_masked(job.inside(without_fold=0)))
     _go_on(task.net, begin.base.volume, job, "volume")
     plan, habits = loop.Plan(_steps(job, "volume"), 10, seed), loop.Habits(job.device)
     loop.train(task, job.work / "volume", plan, habits, log=job.log, progress=job.tell)

@@ -62,7 +62,6 @@ def train(
         _same_options(job)
     job.added = _simulated(job)
     _prepare(job, begin.base)
-    parts.check(job)
     if "localiser" in options.networks:
         begin = replace(begin, base=replace(begin.base, localiser=parts.localiser(job, begin)))
         _prepare(job, begin.base)
@@ -159,6 +158,7 @@ def _prepare(job: Job, base: Networks) -> None:
         )
     if job.left_out:
         job.log(f"{len(job.left_out)} series left out: {', '.join(job.left_out[:20])}")
+    parts.check(job)
     alive = {e.patient_id for e in job.entries}
     options = job.options
     job.split = make_split(

@@ -26,6 +26,7 @@ def patient(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return series
 
 
+@pytest.mark.long
 def test_submit_and_wait(patient: Path, tmp_path: Path) -> None:
     home, table = tmp_path / "home", tmp_path / "out.csv"
     command = [sys.executable, "-m", "triage", "submit", str(patient), "--wait"]
