@@ -21,7 +21,6 @@ from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dimse_messages import DIMSEMessage
-from pynetdicom.dul import DULServiceProvider
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import (
     AssociationSocket,
@@ -30,6 +29,7 @@ from pynetdicom.transport import (
 )
 
 from triage.service.images.files import Files, FileTooLargeError, Incoming, StorageError
+from triage.service.intake.waiting import WaitingMessages, WaitingProvider
 
 log = logging.getLogger(__name__)
 
@@ -135,15 +135,6 @@ class BoundedSocket(AssociationSocket):
             raise OSError("a command set without end")
 
 
-class WakingProvider(DULServiceProvider):
-    """Wakes the association that still waits for its request when the connection has ended."""
-
-    def kill_dul(self) -> None:
-        super().kill_dul()
-        if self.assoc.requestor.primitive is None:
-            self.to_user_queue.put(None)
-
-
 class ReceivingAssociation(Association):
     """Tells its server when it ended, however it did."""
 
@@ -151,7 +142,8 @@ class ReceivingAssociation(Association):
 
     def __init__(self, entity: ApplicationEntity) -> None:
         super().__init__(entity, MODE_ACCEPTOR)
-        self.dul = WakingProvider(self)
+        self.dul = provider = WaitingProvider(self)
+        self.dimse = WaitingMessages(self, provider)
         self.acse_timeout, self.network_timeout = entity.acse_timeout, entity.network_timeout
 
     def run_reactor(self) -> None:
