@@ -6,7 +6,7 @@ setup(
     packages=[*find_packages(include=["triage", "triage.*"]), "triage_models"],
     package_dir={"triage_models": "models"},
     package_data={
-        "triage": ["py.typed", "**/*.json", "**/*.html", "**/*.css", "**/*.js"],
+        "triage": ["py.typed", "**/*.json", "**/*.html", "**/*.css", "**/*.js", "**/*.mako"],
         "triage_models": ["**/*"],
     },
 )

@@ -25,6 +25,8 @@ def load(settings: Settings) -> Analyse:
             return None
 
     loaded = networks()
+    if loaded is not None and settings.prewarm:
+        loaded.programs.warm_up()
 
     def run(source: Path, out: Path, progress: Progress) -> None:
         nonlocal loaded
