@@ -307,7 +307,7 @@ def test_serve_answers_on_loopback_and_ends_on_request(tmp_path: Path) -> None:
         port = probe.getsockname()[1]
     process = subprocess.Popen(
         [*COMMAND, "serve", "--port", str(port)],
-        env=os.environ | {"TRIAGE_HOME": str(tmp_path)},
+        env=os.environ | {"TRIAGE_HOME": str(tmp_path), "TRIAGE_DICOM_PORT": "0"},
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -20,7 +20,7 @@ from triage.simulate.fields import Dice
 from triage.types import TARGETS, Phase, Target
 
 Key = tuple[int, int, int, int, int]
-ROUNDS = 400  # of proportional fitting, at most
+ROUNDS = 2000  # of proportional fitting, at most
 
 JOINT: dict[Key, int] = {
     (0, 0, 0, 0, 0): 2292,

@@ -45,7 +45,7 @@ class WaitingProvider(DULServiceProvider):
         self.news = threading.Event()
         super().__init__(assoc)
         self.to_provider_queue = _Told(self._wake)
-        self.to_user_queue = _Told(self.news.set)
+        self.to_user_queue = self._for_user = _Told(self.news.set)
 
     @property
     def _run_loop_delay(self) -> float:
@@ -76,7 +76,7 @@ class WaitingProvider(DULServiceProvider):
         self._wake()
         self.news.set()
         if self.assoc.requestor.primitive is None:  # it still waits for its request
-            self.to_user_queue.put(None)
+            self._for_user.put(None)
 
     def run_reactor(self) -> None:
         try:
