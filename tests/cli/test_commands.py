@@ -314,7 +314,7 @@ def test_serve_answers_on_loopback_and_ends_on_request(tmp_path: Path) -> None:
     try:
         assert process.stderr is not None
         for line in process.stderr:  # uvicorn says when it listens
-            if "running on" in line:
+            if "startup complete" in line:
                 break
         with urlopen(f"http://127.0.0.1:{port}/healthz", timeout=20) as answer:
             assert json.load(answer)["status"] == "ok"

@@ -149,10 +149,8 @@ def _raked(prevalence: tuple[tuple[Target, float], ...]) -> Mapping[Key, float]:
         for i, target in enumerate(TARGETS):
             wanted = asked.get(target, marginal(natural(), target))
             hurt = grades[:, i] > 0
-            share = weight[hurt].sum()
-            gain = np.where(
-                hurt, wanted / max(share, 1e-300), (1 - wanted) / max(1 - share, 1e-300)
-            )
+            share, rest = weight[hurt].sum(), weight[~hurt].sum()  # 1 - share would lose digits
+            gain = np.where(hurt, wanted / max(share, 1e-300), (1 - wanted) / max(rest, 1e-300))
             weight = weight * gain
             weight = weight / weight.sum()
         if np.abs(weight - before).max() < 1e-12:

@@ -14,7 +14,7 @@ from triage.service.service import Service
 from triage.settings import Settings
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     home = tmp_path_factory.mktemp("api") / "home"
     settings = Settings(home=home, dicom_port=0, series_quiet_s=0.3, max_bytes=2_000_000)
@@ -24,7 +24,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     service.stop()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def client(service: Service) -> Iterator[TestClient]:
     app = create_app(service.settings, service)
     with TestClient(app, base_url=BASE, raise_server_exceptions=False) as client:
