@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -58,7 +57,6 @@ class Service:
     def __init__(self, settings: Settings, load: str = LOAD) -> None:
         self.settings = settings
         self.home = settings.home.expanduser().resolve()
-        self.results = self.home / "results"
         try:
             self.records = Database.at_home(self.home, settings.database_url)
         except (SQLAlchemyError, ValueError, ImportError) as error:
@@ -202,7 +200,6 @@ class Service:
             study = studies.get(session, study_id)
             uid = study.study_instance_uid if study else None
         delete_study(self.records, self.files, study_id)
-        shutil.rmtree(self.results / study_id, ignore_errors=True)
         self.volumes.remove(study_id)
         with suppress(RuntimeError):  # no event loop: nobody listens
             self.hub.publish_soon("deleted", {"id": study_id, "study_instance_uid": uid})

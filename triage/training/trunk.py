@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from triage.nets.mobilenet_v2 import freeze_batch_norm
-from triage.nets.slice_net import SIZE, JointSliceNet
+from triage.nets.slice_net import ORGAN_CLASSES, SIZE, JointSliceNet
 from triage.nets.weights import load_imagenet
 from triage.training.cache import Entry
 from triage.training.loop import Group, Habits, Parts, Plan, Task
@@ -96,11 +96,11 @@ class TrunkTask(Task[Slice, Slice]):
         cells = SIZE // CELL
         if not (entry.is_volume and entry.masks_known):
             none = torch.zeros(len(TARGETS), cells, cells), torch.zeros(len(TARGETS))
-            no_organs = torch.zeros(8, cells, cells), torch.zeros(8)
+            no_organs = torch.zeros(ORGAN_CLASSES, cells, cells), torch.zeros(ORGAN_CLASSES)
             return Slice(x, truth, torch.tensor(head), *none, *no_organs)
         lesions, organs = truth_maps(entry, s.slice, where, SIZE, CELL)
         judged = torch.tensor([float(_judged(entry, t)) for t in TARGETS])
-        known = torch.zeros(8)
+        known = torch.zeros(ORGAN_CLASSES)
         known[[ORGAN_LABEL[o] for o in entry.known]] = 1.0
         return Slice(x, truth, torch.tensor(head), lesions, judged, organs, known)
 

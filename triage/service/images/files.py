@@ -1,7 +1,7 @@
 """Image files on disk.
 
     home/images/incoming/<id>.part         being written; removed at start
-    home/images/work/<id>/                 an upload being unpacked; removed at start
+    home/images/unpacking/<id>/            an upload being unpacked; removed at start
     home/images/studies/<study>/<id>.dcm   one folder a study, what the pipeline reads
     home/images/quarantine/<id>            taken, but of no study
     home/analyses/<study>/<analysis>/      report.json and pictures of one analysis
@@ -137,7 +137,7 @@ class Files:
         self.home = home.expanduser().resolve()
         self.root = self.home / "images"
         self.incoming = self.root / "incoming"
-        self.work = self.root / "work"
+        self.work = self.root / "unpacking"
         self.studies = self.root / "studies"
         self.quarantine = self.root / "quarantine"
         self.analyses = self.home / "analyses"
