@@ -1,18 +1,31 @@
-"""Shared fixtures: where the test data lie."""
+"""Shared fixtures: where the test data lie. What is said when a test process dies."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
-# No deadlines: how long an example takes depends on what else the machine does.
-settings.register_profile("repository", deadline=None)
-settings.load_profile("repository")
+# No deadlines: how long an example takes depends on what else the machine does. The same examples
+# everywhere: a change is judged and not the dice. HYPOTHESIS_PROFILE=search throws new ones.
+settings.register_profile("repository", deadline=None, derandomize=True)
+settings.register_profile("search", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repository"))
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """A test process that died says nothing itself: was it memory, was the machine overloaded?"""
+    if error:
+        name = node.gateway.id
+        memory = Path("/proc/meminfo").read_text().split("\n")[:3]
+        load = Path("/proc/loadavg").read_text().strip()
+        print(f"\n{name} ended: {error}; {'; '.join(memory)}; load {load}", flush=True)
 
 
 @pytest.fixture(scope="session")
