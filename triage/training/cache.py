@@ -59,6 +59,11 @@ class Entry:
         """0 none, 1 present or low, 2 high. KeyError where the target is not labelled."""
         return int(self.meta["grades"][target.value])
 
+    def labelled(self, target: Target) -> bool:
+        """Whether a grade is known, with contrast where the target takes contrast."""
+        plain = target is Target.EXTRAVASATION and self.phase is Phase.PLAIN
+        return target.value in self.meta["grades"] and not plain
+
     @property
     def person(self) -> str:
         """Patients that share an anatomy must stay on one side of every split."""

@@ -22,8 +22,9 @@ from triage.nets.weights import load_imagenet
 from triage.training.cache import Entry
 from triage.training.loop import Group, Habits, Parts, Plan, Task
 from triage.training.loop import train as run
+from triage.training.losses import focal
 from triage.training.slices import WHOLE_BODY, Sample, pictured, truth_maps
-from triage.types import ORGAN_LABEL, TARGETS, Phase, Target
+from triage.types import ORGAN_LABEL, TARGETS
 
 SMOOTHING = 0.02  # a label is 0.02 or 0.98: where a lesion begins and ends is not that sharp
 CELL = 16  # pixels in a cell of the finer maps
@@ -99,7 +100,7 @@ class TrunkTask(Task[Slice, Slice]):
             no_organs = torch.zeros(ORGAN_CLASSES, cells, cells), torch.zeros(ORGAN_CLASSES)
             return Slice(x, truth, torch.tensor(head), *none, *no_organs)
         lesions, organs = truth_maps(entry, s.slice, where, SIZE, CELL)
-        judged = torch.tensor([float(_judged(entry, t)) for t in TARGETS])
+        judged = torch.tensor([float(entry.labelled(t)) for t in TARGETS])
         known = torch.zeros(ORGAN_CLASSES)
         known[[ORGAN_LABEL[o] for o in entry.known]] = 1.0
         return Slice(x, truth, torch.tensor(head), lesions, judged, organs, known)
@@ -141,16 +142,9 @@ def anywhere(entry: Entry, sample: Sample, rng: np.random.Generator) -> Sample:
     return replace(sample, slice=z, view=WHOLE_BODY)
 
 
-def _judged(entry: Entry, target: Target) -> bool:
-    plain = target is Target.EXTRAVASATION and entry.phase is Phase.PLAIN
-    return target.value in entry.meta["grades"] and not plain
-
-
 def lesion_loss(logits: Tensor, truth: Tensor, judged: Tensor) -> Tensor:
-    """Focal loss (Lin et al., ICCV 2017) a lesion cell. (B, 5, h, w), same, (B, 5)."""
-    p = logits.sigmoid()
-    entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-    each = (p - truth).abs() ** 2 * entropy * judged[:, :, None, None]
+    """Focal loss a lesion cell. (B, 5, h, w), same, (B, 5)."""
+    each = focal(logits, truth) * judged[:, :, None, None]
     count = (truth * judged[:, :, None, None]).sum((0, 2, 3))  # (5,)
     return (each.sum((0, 2, 3)) / (count + RARE)).mean()
 

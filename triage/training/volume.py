@@ -27,7 +27,8 @@ from triage.training.cache import Entry
 from triage.training.localiser import pool_hu, pool_labels
 from triage.training.loop import Group, Habits, Parts, Plan, Task, generator
 from triage.training.loop import train as run
-from triage.types import ORGAN_LABEL, TARGET_ORGANS, TARGETS, Organ, Phase, Target
+from triage.training.losses import focal
+from triage.types import ORGAN_LABEL, TARGET_ORGANS, TARGETS, Organ, Target
 
 PIECE = 24  # side in voxels of 3 mm
 WHOLE_ORGAN = 64  # side where a patient's injury is known and its place is not
@@ -54,8 +55,7 @@ class Case:
         hu = torch.from_numpy(np.array(entry.hu)).permute(2, 1, 0).float()
         regions = organ_channels(self.organs[None, None])[0]
         self.levels = region_levels(pool_hu(hu, POOL), regions)  # (4,)
-        grades = entry.meta["grades"]
-        self.labelled = torch.tensor([float(self._judged(t, grades)) for t in TARGETS])
+        self.labelled = torch.tensor([float(self._judged(t)) for t in TARGETS])
         for t, target in enumerate(TARGETS):
             lesion = (labels[1] & (1 << t)) > 0
             if bool(lesion.any()):
@@ -69,11 +69,9 @@ class Case:
         """Whether the place of every injury is known; without an injury it is."""
         return self.entry.masks_known or not any(self.entry.meta["grades"].values())
 
-    def _judged(self, target: Target, grades: dict[str, int]) -> bool:
+    def _judged(self, target: Target) -> bool:
         """Labelled, its organs known, and with contrast where it takes contrast."""
-        plain = target is Target.EXTRAVASATION and self.entry.phase is Phase.PLAIN
-        known = set(TARGET_ORGANS[target]) <= self.entry.known
-        return target.value in grades and known and not plain
+        return self.entry.labelled(target) and set(TARGET_ORGANS[target]) <= self.entry.known
 
     def spots(self, target: Target, positive: bool) -> NDArray[np.int16]:
         """Places to look at, (n, 3); none where this patient is no example of it."""
@@ -167,8 +165,8 @@ class VolumeTask(Task[Piece, Piece]):
         rows = [TARGETS.index(t) for t in GRADED]
         each = F.binary_cross_entropy_with_logits(grade, batch.high, reduction="none")
         grade_loss = _mean(each, batch.injured[:, rows] * batch.clear[:, rows])
-        focal, dice = lesion_loss(lesion, batch.lesion)
-        map_loss = ((focal + dice) * batch.mapped).sum(1).mean()
+        per_voxel, dice = lesion_loss(lesion, batch.lesion)
+        map_loss = ((per_voxel + dice) * batch.mapped).sum(1).mean()
         value = study_loss + GRADES * grade_loss + AUXILIARY * map_loss
         shown = (batch.lesion.flatten(2).sum(-1) > 0) & (batch.mapped > 0)
         parts: Parts = {"study": study_loss.detach(), "map": map_loss.detach()}
@@ -196,18 +194,17 @@ def _mean(each: Tensor, use: Tensor) -> Tensor:
 
 
 def lesion_loss(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Focal loss (Lin et al., ICCV 2017) and soft Dice of the lesion maps, (B, 5) each.
+    """Focal loss and soft Dice of the lesion maps, (B, 5) each.
 
     Logits and truth (B, 5, X, Y, Z). The focal loss is per lesion voxel (and 100 more, so that it
     is defined without any); Dice counts only where there is a lesion.
     """
     p = logits.sigmoid()
-    entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
     size = truth.flatten(2).sum(-1)  # (B, 5)
-    focal = ((p - truth).abs() ** 2 * entropy).flatten(2).sum(-1) / (size + 100)
+    per_voxel = focal(logits, truth).flatten(2).sum(-1) / (size + 100)
     both = (p * truth).flatten(2).sum(-1)
     dice = 1 - (2 * both + 10) / (p.flatten(2).sum(-1) + size + 10)
-    return focal, dice * (size > 0)
+    return per_voxel, dice * (size > 0)
 
 
 def cut_cube(case: Case, centre: NDArray[np.int_], side: int) -> tuple[Tensor, Tensor, Tensor]:
