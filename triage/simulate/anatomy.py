@@ -159,7 +159,8 @@ def _kidney(p: Painter, side: int) -> None:
     else:
         cortex, medulla = Tissue.CORTEX_LEFT, Tissue.MEDULLA_LEFT
     k = float(np.clip(d.normal(1.0, 0.08), 0.8, 1.25)) * p.evened
-    centre = p.jitter((side * 66, -44, 30 if side > 0 else 44), 5)
+    usual = p.jitter((side * 66, -44, 30 if side > 0 else 44), 5)
+    centre = usual + _lowered(d, side)
     reach = np.array([50.0, 50, 74]) * k
     box = p.region(tuple(centre - reach), tuple(centre + reach))
     if empty(box):
@@ -188,13 +189,29 @@ def _kidney(p: Painter, side: int) -> None:
     gerota = bump((shape + d.uniform(9, 16) + 2 * p.texture[box]) / 1.2)
     p.detail[box] += 28 * gerota * (p.labels[box] == int(Tissue.FAT))
     pelvis = hilum + turn.T @ np.array([-side * 2.0, 0, 0])
-    ureter = [tuple(pelvis), (side * 42, -34, 8), (side * 38, -28, -40), (side * 40, -22, -90)]
-    ureter += [(side * 46, -30, -140), (side * 22, -8, -172)]
-    p.tube(ureter, [4.5, 2.2, 1.8, 1.8, 1.8, 1.8], ((0.0, Tissue.URINE),), FAT, sd=1.5)
-    top = centre + np.array([-side * 16, 4, 52 * k])
+    course = [(side * 42, -34, 8), (side * 38, -28, -40), (side * 40, -22, -90)]
+    course += [(side * 46, -30, -140), (side * 22, -8, -172)]
+    below = [point for point in course if point[2] < pelvis[2] - 15]
+    wide = [4.5, 2.2, *[1.8] * 4][: len(below) + 1]
+    p.tube([tuple(pelvis), *below], wide, ((0.0, Tissue.URINE),), FAT, sd=1.5)
+    top = usual + np.array([-side * 16, 4, 52 * k])  # it stays where it is when a kidney sinks
     for way in (-9.0, 4.0):  # limbs of the adrenal gland
         along = ((0, 10, 12), (side * way * 0.4, -2, 4), (side * way, -14, -6))
         p.tube(top + np.array(along), 2.4, ((0.0, Tissue.SOFT),), FAT, sd=0.5)
+
+
+def _lowered(d: Dice, side: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """How far a kidney lies from its usual place (mm): with the breath, and sunken in a sixth.
+
+    A kidney moves 1 to 4 cm with breathing and posture; mobile ones reach the iliac fossa, in front
+    of the psoas. One real CT without injury (lower poles 4 cm below the iliac crest) was missed by
+    a network that had only seen kidneys at their usual level.
+    """
+    own = d.rng.spawn(1)[0]  # draws apart: everything else stays as it was
+    down = own.normal(4, 9)
+    if own.random() < 0.17:
+        down += own.uniform(12, 55)
+    return np.array([side * 0.08 * down, 0.2 * max(down, 0.0), -down])
 
 
 def _kidney_turn(d: Dice, side: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:

@@ -116,10 +116,12 @@ def stent(c: Canvas) -> bool:
 
 def hip_metal(c: Canvas) -> bool:
     """A hip prosthesis, or its upper end, with rays of too few photons."""
-    kidney = centre_of(c.scene, ORGAN["kidney_right"])
-    if kidney is None:
+    kidneys = [centre_of(c.scene, ORGAN[name]) for name in ("kidney_right", "kidney_left")]
+    levels = [float(kidney[2]) for kidney in kidneys if kidney is not None]
+    if not levels:
         return False
-    low = c.scene.grid.axis(2)[None, None, :] < float(kidney[2]) - 175  # about the hip joints
+    # about the hip joints; a kidney that has sunken says nothing about them
+    low = c.scene.grid.axis(2)[None, None, :] < max(levels) - 180
     side = c.scene.grid.axis(0)[:, None, None] - c.middle
     lateral = (side > 60) if c.dice.chance(0.5) else (side < -60)
     points = random_voxels(
