@@ -168,7 +168,7 @@ def samples(
     path = work / f"samples_{count}.pkl"
     found = people(work, recipe, 0, count)
     if path.exists():
-        names, known = pickle.loads(path.read_bytes())  # noqa: S301 - our own work folder
+        names, known = pickle.loads(path.read_bytes())  # noqa: S301 # nosec B301 - our own folder
         if names == [e.folder.name for e in found]:
             return found, known
     known = [s for i, e in enumerate(found) for s in slices.samples_of(i, e)]
