@@ -39,3 +39,8 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def organs_name(number: int) -> str:
+    """File of the organ labels of a report's series `number`, counted from 1."""
+    return f"organs_{number}.nii.gz"

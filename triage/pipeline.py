@@ -20,6 +20,7 @@ from triage.decision.priority import suggest_priority
 from triage.decision.table import CutoffTable
 from triage.decision.verdicts import OUR_FAILURES, combine, decide
 from triage.dicom import decode, open_study
+from triage.files import organs_name
 from triage.imaging.measure import measure
 from triage.imaging.resample import to_grid
 from triage.imaging.volume import straightened, to_volume
@@ -31,6 +32,8 @@ from triage.nets.bundle import find_bundle
 from triage.reasons import NotAnalysed
 from triage.results.report import refused, write_report
 from triage.saliency.explain import illustrate
+from triage.saliency.nifti import write_organs
+from triage.saliency.scene import Scene
 from triage.settings import Settings
 from triage.settings import settings as process_settings
 from triage.types import (
@@ -60,6 +63,7 @@ class Analysed:
     evidence: Evidence
     findings: dict[Target, Finding]
     quality: dict[str, Any]
+    grid: MetaTensor  # float32 (1, X, Y, Z) HU: the working grid
 
 
 class Clock:
@@ -161,10 +165,14 @@ def _analyse(
     if out is not None:
         tell("overlays", 0.85)
         with clock.stage("saliency_s"):
-            for a in analysed:
+            for number, a in enumerate(analysed, start=1):
+                scene = Scene(out, number)
+                scene.ct(a.grid)
+                straight = straightened(a.volume)
+                write_organs(a.anatomy.labels, a.volume, straight, out / organs_name(number))
                 own = {t: f for t, f in findings.items() if f is a.findings[t]}
                 weights = {t: _branch_weights(table, t) for t in TARGETS}
-                drawn = illustrate(nets, a.volume, a.anatomy, a.evidence, own, weights, out)
+                drawn = illustrate(nets, a.volume, a.anatomy, a.evidence, own, weights, out, scene)
                 findings.update(drawn)
     return Report(
         status=Status.ANALYSED,
@@ -216,7 +224,7 @@ def _series(
         run_volume(nets, grid, anatomy, evidence)
     findings = {t: _finding(t, series, scope, evidence, grid, table, options) for t in TARGETS}
     named = {"series_instance_uid": series.series_instance_uid, **quality}
-    return Analysed(volume, anatomy, scope, evidence, findings, named)
+    return Analysed(volume, anatomy, scope, evidence, findings, named, grid)
 
 
 def _finding(

@@ -115,6 +115,14 @@ REASONS: dict[str, Reason] = {
         "The images show another body part than the header or order says.",
         "Check that images and order belong together.",
     ),
+    "MISMATCH_PATIENT": Reason(
+        "The order names another patient than the images.",
+        "Check that images and order belong together.",
+    ),
+    "MISMATCH_SIDE": Reason(
+        "The order names one side, the suspicion is on the other.",
+        "Look at both sides.",
+    ),
     "MIRRORED_OR_SITUS_INVERSUS": Reason(
         "The organs are mirrored: wrong orientation in the header, or situs inversus.",
         "Check left and right before using any result.",

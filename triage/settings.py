@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -61,6 +62,34 @@ class Settings(BaseSettings):
     debug: bool = Field(False, description="Show the traceback of an error.")
     http_port: int = Field(8765, ge=0, le=65535, description="Port of `triage serve`.")
     http_host: str = Field("127.0.0.1", description="Address that `triage serve` binds to.")
+    http_names: str = Field(
+        "", description="Host names of the service, comma-separated; empty: all, with a login."
+    )
+    tls_cert: Path | None = Field(None, description="Certificate chain (PEM): HTTP over TLS.")
+    tls_key: Path | None = Field(None, description="Private key (PEM) of that certificate.")
+    behind_proxy: bool = Field(
+        False, description="A proxy before us does TLS and sets X-Forwarded-For; needs a login."
+    )
+    login_required: bool = Field(
+        False, description="A login on the loopback address, too; it is once a user exists."
+    )
+    session_idle_s: float = Field(
+        3600.0, gt=0, description="Seconds without a request after which a login ends."
+    )
+    session_s: float = Field(43200.0, gt=0, description="Seconds after which every login ends.")
+    mask_patients: bool = Field(False, description="Hide patient fields in every answer.")
+    audit_syslog: str = Field(
+        "", description="Log server for the audit log, host:port: RFC 5424 over TLS."
+    )
+    audit_syslog_ca: Path | None = Field(
+        None, description="CA (PEM) of the log server; by default those of this machine."
+    )
+    audit_syslog_cert: Path | None = Field(
+        None, description="Our certificate and key (PEM, one file), where the log server asks."
+    )
+    log_format: Literal["json", "text"] = Field(
+        "json", description="Log lines of `triage serve` and `triage worker`."
+    )
     database_url: str | None = Field(
         None, description="postgresql://... where several machines work; else SQLite in the home."
     )
@@ -96,9 +125,54 @@ class Settings(BaseSettings):
     watch_folder: Path | None = Field(None, description="Folder whose DICOM files are taken.")
     pacs: str = Field("", description="PACS to pull from by C-FIND and C-MOVE: AE@host:port.")
     pacs_web: str = Field("", description="PACS to pull from by DICOMweb: its address.")
+    deliver_dicom: str = Field(
+        "", description="PACS that get the results by C-STORE: AE@host:port, comma-separated."
+    )
+    deliver_stow: str = Field("", description="PACS that get the results by STOW-RS: addresses.")
+    deliver_stow_token: str = Field("", repr=False, description="Bearer token for them.")
+    deliver_objects: str = Field(
+        "sr,sc,seg,pm,ko", description="DICOM objects that are sent; sr always."
+    )
+    deliver_fhir: str = Field("", description="FHIR R4 servers that get the results: addresses.")
+    deliver_fhir_token: str = Field("", repr=False, description="Bearer token for them.")
+    deliver_hl7: str = Field("", description="Receivers of HL7 ORU^R01 over MLLP: host:port.")
+    deliver_hl7_folder: Path | None = Field(None, description="Folder for HL7 ORU^R01 as files.")
+    deliver_webhook: str = Field("", description="Addresses that are told of results by webhook.")
+    deliver_webhook_secret: str = Field(
+        "", repr=False, description="Secret that signs webhooks: 24 bytes or more."
+    )
+    deliver_timeout_s: float = Field(
+        30.0, gt=0, description="Seconds without an answer after which a delivery failed."
+    )
+    deliver_attempts: int = Field(
+        120, ge=1, description="Tries before a delivery is given up; about 20 hours."
+    )
+    hl7_port: int | None = Field(
+        None, ge=0, le=65535, description="Port for HL7 orders over MLLP; off without."
+    )
+    hl7_host: str = Field("127.0.0.1", description="Address that this port is bound to.")
+    hl7_senders: str = Field(
+        "", description="Addresses that may send HL7, comma-separated; empty means all."
+    )
     retention_days: int = Field(
         0, ge=0, description="Days after which a study and its images are deleted; 0 means never."
     )
+
+
+_CREDENTIALS = re.compile(r"://[^@/\s]*@")
+_SECRET = re.compile(r"_(secret|password|token)$")
+
+
+def without_secrets(settings: Settings) -> dict[str, Any]:
+    """Every setting as JSON, for people and logs: secrets only say that they are set."""
+    return {
+        name: ("(set)" if value else value)
+        if _SECRET.search(name)
+        else _CREDENTIALS.sub("://***@", value)
+        if isinstance(value, str)
+        else value
+        for name, value in settings.model_dump(mode="json").items()
+    }
 
 
 @lru_cache(maxsize=1)

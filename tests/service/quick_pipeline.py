@@ -1,6 +1,7 @@
 """A quick analysis for tests of everything around it: reads headers, says what they ask for.
 
-PatientComments of a slice may hold a verdict; `slow`, `crash`, `crash once` misbehave.
+PatientComments of a slice may hold a verdict; `slow`, `crash`, `crash once` and `error`
+misbehave.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ def run(source: Path, out: Path, progress: Progress) -> None:
             time.sleep(0.1)
     if order == "crash" or (order == "crash once" and _first(out)):
         os.kill(os.getpid(), signal.SIGKILL)
+    if order == "error":
+        raise ValueError(f"no analysis of {slices[0].PatientName}")
     verdict = Verdict(order) if order in set(Verdict) else Verdict.NO_FINDING
     write_report(report(slices[0], len(slices), verdict), out)
     (out / "overlays").mkdir()

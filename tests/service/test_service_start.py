@@ -79,8 +79,8 @@ def test_a_taken_dicom_port(home: Path, taken: int) -> None:
     ("setting", "value", "says"),
     [
         ("HTTP_PORT", None, "TRIAGE_HTTP_PORT"),
-        ("HTTP_HOST", EVERYWHERE, "login"),
-        ("HTTP_HOST", "example.org", "login"),
+        ("HTTP_HOST", EVERYWHERE, "TRIAGE_TLS_CERT"),
+        ("HTTP_HOST", "example.org", "TRIAGE_TLS_CERT"),
         ("DICOM_HOST", EVERYWHERE, "TRIAGE_SENDERS"),
     ],
 )

@@ -35,6 +35,8 @@ def info(
 
 def collect() -> dict[str, Any]:
     """Everything `triage info` shows, as plain JSON values."""
+    from triage.settings import without_secrets
+
     settings = load_settings()
     return {
         "name": "trauma-ct-triage",
@@ -43,7 +45,7 @@ def collect() -> dict[str, Any]:
         "platform": platform.platform(),
         "packages": {name: installed(name) for name in PACKAGES},
         "bundle": bundle_facts(settings.model),
-        "settings": settings.model_dump(mode="json"),
+        "settings": without_secrets(settings),
     }
 
 

@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from triage import __version__
+from triage.cli.audit_log import app as audit_log
 from triage.cli.common import Exit, plain
 from triage.cli.cutoffs import cutoffs
 from triage.cli.doctor import doctor
@@ -22,10 +23,13 @@ from triage.cli.evaluate import evaluate
 from triage.cli.export import export
 from triage.cli.info import info
 from triage.cli.run import run
+from triage.cli.send import outbox, send
 from triage.cli.serve import serve
 from triage.cli.simulate import simulate
 from triage.cli.submit import submit
+from triage.cli.token import app as token
 from triage.cli.train import train
+from triage.cli.user import app as user
 from triage.cli.worker import worker
 from triage.types import DISCLAIMER
 
@@ -51,10 +55,14 @@ for command in (
     serve,
     worker,
     submit,
+    send,
+    outbox,
     info,
     doctor,
 ):
     app.command()(command)
+for name, group in (("user", user), ("token", token), ("audit-log", audit_log)):
+    app.add_typer(group, name=name)
 
 
 def _version(wanted: bool) -> None:

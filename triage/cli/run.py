@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from contextlib import suppress
 from enum import StrEnum
@@ -40,6 +41,9 @@ def run(
     device: Annotated[
         Device | None, typer.Option("--device", help="Where to compute [TRIAGE_DEVICE].")
     ] = None,
+    dicom: Annotated[
+        bool, typer.Option("--dicom", help="Write the results as DICOM objects, too.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print report.json to stdout.")] = False,
 ) -> None:
     """Analyse one CT study: report.json, overlays and saliency maps into a folder."""
@@ -47,6 +51,8 @@ def run(
     _prepare(out)
     chosen = _find_bundle(model or settings.model)
     report = _analyse(source, out, chosen, _find_device(str(device or settings.device)))
+    if dicom:
+        _write_dicom(source, out)
     if as_json:
         from triage.results.report import to_json
 
@@ -59,6 +65,17 @@ def run(
         from triage.cli.table import print_report
 
         print_report(report, out)
+
+
+def _write_dicom(source: Path, out: Path) -> None:
+    """`out`/dicom; where it cannot be, one line says why and the report stands."""
+    from triage.reasons import NotAnalysed
+    from triage.results.dicom.build import write_objects
+
+    try:
+        write_objects(out, source, load_settings())
+    except NotAnalysed as refusal:
+        print(plain(f"No DICOM objects were written: {refusal.line()}"), file=sys.stderr)
 
 
 def _find_bundle(name: str) -> Path:
@@ -85,6 +102,8 @@ def _prepare(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         for path in _earlier_files(out):
             path.unlink(missing_ok=True)
+        if (out / "dicom" / "complete").is_file():  # objects of an earlier run
+            shutil.rmtree(out / "dicom")
     except OSError as error:
         raise typer.BadParameter(f"cannot write there: {error}", param_hint="--out") from error
 

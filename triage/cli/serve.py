@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-import logging
 import signal
 import socket
 import sys
@@ -34,19 +32,18 @@ def serve(
 
 def run(settings: Settings, **options: str) -> None:
     """Start the service and serve until told to stop; `options`: for `Service`."""
-    refuse_strangers(settings)
-    logging.basicConfig(
-        level=logging.DEBUG if settings.debug else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        force=True,
-    )
-    for noisy in ("pynetdicom", "alembic", "dbos", "uvicorn.access"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    from triage.service.access.bind import refusal
+
+    if why := refusal(settings):
+        _cannot_start(why)
+    check_certificate(settings)
     listener = _listener(settings)
 
+    from triage.service.logs import configure
     from triage.service.server import run as serve_http
     from triage.service.service import CannotStartError, Service
 
+    configure(settings)
     try:
         service = Service(settings, **options)
         service.start()
@@ -63,27 +60,17 @@ def run(settings: Settings, **options: str) -> None:
         print("Stopped.", file=sys.stderr, flush=True)
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`."""
-    if host == "localhost":
-        return True
+def check_certificate(settings: Settings) -> None:
+    """A certificate that cannot be used is found before anything is started."""
+    if settings.tls_cert is None:
+        return
+    from triage.service.access.bind import tls_context
+
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def refuse_strangers(settings: Settings) -> None:
-    """Patients' images leave this machine only to those who have a right to them."""
-    if not is_loopback(settings.http_host):
+        tls_context(settings)
+    except OSError as error:
         _cannot_start(
-            f"{settings.http_host} is reachable by other machines, and HTTP has no login and no "
-            "encryption yet. Bind to 127.0.0.1 and put a proxy with both before it."
-        )
-    if not is_loopback(settings.dicom_host) and not settings.senders:
-        _cannot_start(
-            f"{settings.dicom_host} is reachable by other machines: name the senders that may "
-            "connect in TRIAGE_SENDERS (AE, or AE@address), or bind TRIAGE_DICOM_HOST to 127.0.0.1."
+            f"TRIAGE_TLS_CERT and TRIAGE_TLS_KEY cannot be used: {error.strerror or error}."
         )
 
 
@@ -109,7 +96,7 @@ def _announce(service: Service, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     lines = {
-        "list and API": f"http://{address}/",
+        "list and API": f"{'https' if settings.tls_cert else 'http'}://{address}/",
         "DICOM": f"AE {settings.ae_title} on {settings.dicom_host}:{service.intake.receiver.port}",
         "model": settings.model,
         "home": str(service.home),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 
 import typer
@@ -16,16 +15,11 @@ def worker() -> None:
     On another machine it needs TRIAGE_DATABASE_URL (PostgreSQL) and the same TRIAGE_HOME, shared.
     """
     settings = load_settings()
-    logging.basicConfig(
-        level=logging.DEBUG if settings.debug else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        force=True,
-    )
-    for noisy in ("alembic", "dbos"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-
+    from triage.service.logs import configure
     from triage.service.workflow.identity import WorkerInUseError
     from triage.service.workflow.worker import run
+
+    configure(settings)
 
     def started(executor: str) -> None:
         print(f"worker        {plain(executor)}", flush=True)

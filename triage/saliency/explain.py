@@ -20,6 +20,7 @@ from triage.saliency.attribution import explain
 from triage.saliency.drawing import Frame
 from triage.saliency.nifti import write_nifti
 from triage.saliency.overlay import ROOM, contact_sheet, draw_overlay, draw_plain, saliency_scale
+from triage.saliency.scene import Scene
 from triage.types import (
     TARGET_ORGANS,
     Anatomy,
@@ -43,11 +44,12 @@ def illustrate(
     findings: Mapping[Target, Finding],
     weights: Mapping[Target, tuple[float, float]],
     out: Path,
+    scene: Scene | None = None,
 ) -> dict[Target, Finding]:
     """Explain findings of one series: writes saliency_<target>.nii.gz and overlays below `out`.
 
     Returns the findings with key slices and file names filled in. A target that is not assessed
-    gets an overlay that says so.
+    gets an overlay that says so. `scene` takes maps and surfaces for a viewer.
     """
     (out / "overlays").mkdir(parents=True, exist_ok=True)
     frame = Frame.around_body(volume, ROOM)
@@ -58,11 +60,17 @@ def illustrate(
             return drawn.not_assessed(finding)
         grid_map = explain(nets, evidence, anatomy, finding.target, weights[finding.target])
         keys = key_slices(evidence.looked[finding.target], grid_map, drawn.straight)
+        if scene is not None:
+            scene.hot(finding, grid_map)
         return drawn.assessed(replace(finding, key_slices=keys), grid_map, anatomy)
 
     # Drawing and compressing give up the interpreter's lock for most of their time.
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        surfaces = pool.submit(scene.organs, anatomy) if scene is not None else None
         done = dict(zip(findings, pool.map(one, findings.values()), strict=True))
+        if scene is not None and surfaces is not None:
+            surfaces.result()
+            scene.close()
     first = [out / done[t].overlays[0] for t in Target if t in done and done[t].overlays]
     if first:
         contact_sheet(first, out / "overlays" / "contact_sheet.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import struct
 import zlib
 from collections.abc import Iterator
@@ -15,7 +16,9 @@ import torch
 from monai.data import MetaTensor
 from numpy.typing import NDArray
 
+from triage.files import write_atomic
 from triage.imaging.planes import Planes
+from triage.types import Volume
 
 # Steps on each side of zero. Saliency has no finer meaning, and 8 bits with a scale factor keep a
 # whole CT's map at a few megabytes.
@@ -79,6 +82,19 @@ class _Whole:
     def peak(self) -> float:
         memory = sorted(range(3), key=self._values.stride, reverse=True)  # slow in other orders
         return max(abs(float(v)) for v in self._values.permute(memory).aminmax())
+
+
+def write_organs(labels: MetaTensor, volume: Volume, straight: Volume, path: Path) -> Path:
+    """Write organ labels (1, X, Y, Z) as they are on the working grid, placed in the patient.
+
+    The grid lies along the axes of `straight`; the file's affine turns it back to those of
+    `volume`, RAS+ mm, so that it lies on the CT however oblique that is.
+    """
+    turn = volume.hu.affine.double() @ torch.linalg.inv(straight.hu.affine.double())
+    affine = (turn @ labels.affine.double()).cpu().numpy()
+    image = nib.Nifti1Image(labels.as_tensor()[0].cpu().numpy().astype(np.uint8), affine)
+    image.header.set_xyzt_units("mm")
+    return write_atomic(path, gzip.compress(image.to_bytes(), compresslevel=_LEVEL, mtime=0))
 
 
 def _stored(source: Planes | _Whole, slope: float) -> Iterator[bytes | None]:

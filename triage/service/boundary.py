@@ -25,11 +25,15 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
     "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
     "Content-Security-Policy": (
-        "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; frame-ancestors 'none'; "
-        "base-uri 'none'; form-action 'self'"
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
     ),
 }
+# RFC 6797: from now on only with TLS. No includeSubDomains: other names are not ours to decide on.
+TLS_HEADERS = {"Strict-Transport-Security": "max-age=31536000"}
 # Bodies of every other route are small JSON; uploads have caps of their own (TRIAGE_MAX_BYTES).
 BODY_LIMIT = 64 << 10
 
@@ -37,17 +41,23 @@ BODY_LIMIT = 64 << 10
 class Boundary:
     """ASGI middleware around the whole app.
 
-    `hosts`: names in the Host header that are ours. Without this check a web page elsewhere could
-    point its own name at the loopback address and read patients' images (DNS rebinding).
+    `hosts`: names in the Host header that are ours; empty: all. Without this check a web page
+    elsewhere could point its own name at the loopback address and read patients' images (DNS
+    rebinding); where every request needs a cookie or a token, it has neither.
     `large(method, path)`: whether the route takes an upload and caps it by itself.
     """
 
     def __init__(
-        self, app: ASGIApp, hosts: Iterable[str], large: Callable[[str, str], bool]
+        self,
+        app: ASGIApp,
+        hosts: Iterable[str],
+        large: Callable[[str, str], bool],
+        encrypted: bool = False,
     ) -> None:
         self.app = app
         self.hosts = frozenset(hosts)
         self.large = large
+        self.headers = SECURITY_HEADERS | (TLS_HEADERS if encrypted else {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -60,7 +70,7 @@ class Boundary:
             if message["type"] == "http.response.start":
                 started = True
                 headers = MutableHeaders(scope=message)
-                for name, value in SECURITY_HEADERS.items():
+                for name, value in self.headers.items():
                     headers.setdefault(name, value)
             await send(message)
 
@@ -71,7 +81,7 @@ class Boundary:
         except ApiError as error:
             if started:
                 raise
-            answer = body(error.status, error.code, error.message, error.fix)
+            answer = body(error.status, error.code, error.message, error.fix, error.headers)
             await answer(scope, receive, guarded)
         except Exception as error:
             if started:  # the client sees a body that breaks off
@@ -83,9 +93,11 @@ class Boundary:
 
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
-        if _host_name(headers.get("host", "")) not in self.hosts:
+        host = _host_name(headers.get("host", ""))
+        if (self.hosts and host not in self.hosts) or not host:
             raise bad_request(
-                "The Host header names another machine.", "Use the address that serve printed."
+                "The Host header names another machine.",
+                "Use the address that serve printed, or add the name to TRIAGE_HTTP_NAMES.",
             )
         elsewhere = headers.get("sec-fetch-site") in ("cross-site", "same-site")
         if elsewhere and scope["method"] not in ("GET", "HEAD"):
@@ -98,7 +110,7 @@ class Boundary:
 def _host_name(host: str) -> str:
     """The name in a Host header (RFC 9110, 7.2) without its port; [::1] keeps its brackets."""
     if host.startswith("["):
-        return host.partition("]")[0] + "]"
+        return host.partition("]")[0].lower() + "]"
     return host.partition(":")[0].lower()
 
 

@@ -25,16 +25,30 @@ log = logging.getLogger(__name__)
 class ApiError(Exception):
     """An answer that is an error; `code` is stable, other systems may switch on it."""
 
-    def __init__(self, status: int, code: str, message: str, fix: str) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        fix: str,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
         self.fix = fix
+        self.headers = headers
 
 
 def bad_request(message: str, fix: str) -> ApiError:
     return ApiError(400, "BAD_REQUEST", message, fix)
+
+
+def unauthorized(message: str = "Nobody is logged in.", fix: str = "") -> ApiError:
+    """401 (RFC 9110, 15.5.2): it must name a way to log in."""
+    fix = fix or "POST /api/v1/session, or send Authorization: Bearer with a token."
+    return ApiError(401, "UNAUTHORIZED", message, fix, {"WWW-Authenticate": "Bearer"})
 
 
 def forbidden(message: str, fix: str) -> ApiError:
@@ -78,7 +92,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ApiError)
     def ours(_request: Request, error: ApiError) -> JSONResponse:
-        return body(error.status, error.code, error.message, error.fix)
+        return body(error.status, error.code, error.message, error.fix, error.headers)
 
     @app.exception_handler(HTTPException)
     def http(_request: Request, error: HTTPException) -> JSONResponse:

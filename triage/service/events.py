@@ -13,6 +13,7 @@ import asyncio
 import json
 import logging
 import secrets
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -135,13 +136,17 @@ class Hub:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def stream(self, last_event_id: str | None) -> AsyncIterator[bytes]:
-        """The wire format of all events after that one (None: from now on), without end."""
+    async def stream(
+        self, last_event_id: str | None, seconds: float | None = None
+    ) -> AsyncIterator[bytes]:
+        """The wire format of all events after that one (None: from now on); without end, or about
+        so many seconds."""
+        end = None if seconds is None else time.monotonic() + seconds
         self.readers += 1
         try:
             at, gap = self._position(last_event_id)
             yield b"retry: 2000\n" + self._wire(at, "reset" if gap else "hello", {})
-            while not self.closed:
+            while not self.closed and (end is None or time.monotonic() < end):
                 changed = self._changed
                 if self._events and at < self._events[0].number - 1:
                     at = self._number
@@ -151,8 +156,9 @@ class Hub:
                     at = event.number
                 if at < self._number:
                     continue
+                left = self._heartbeat_s if end is None else max(0.0, end - time.monotonic())
                 try:
-                    await asyncio.wait_for(changed.wait(), self._heartbeat_s)
+                    await asyncio.wait_for(changed.wait(), min(self._heartbeat_s, left))
                 except TimeoutError:
                     yield b": still here\n\n"
         finally:

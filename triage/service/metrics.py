@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Histogram,
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from triage.service.records import Database, analyses, lists, quarantine, studies
+from triage.service.records import Database, analyses, deliveries, lists, quarantine, studies
 from triage.service.records.models import now
 
 # Seconds; the aim is a flag within 15 s beyond the quiet time.
@@ -70,6 +70,7 @@ class FromRecords:
             instances = lists.count_instances(session)
             kept_apart = quarantine.count_by_reason(session)
             counters = studies.counters(session)
+            outbox = deliveries.counts(session)
             workers = [(w.executor, w.heartbeat_at) for w in analyses.workers(session)]
         yield _gauges(
             "triage_studies",
@@ -84,6 +85,7 @@ class FromRecords:
         yield _gauges(
             "triage_quarantine_files", "Files in quarantine by reason.", "reason", kept_apart
         )
+        yield _gauges("triage_deliveries", "Results for others, by state.", "state", outbox)
         for name, value in sorted(counters.items()):
             yield CounterMetricFamily(f"triage_{name}", "Counted since the first start.", value)
         at = now()

@@ -10,6 +10,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from triage.service.access.bind import tls_context
 from triage.service.app import create_app
 from triage.service.service import Service
 
@@ -43,8 +44,8 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def run(service: Service, listener: socket.socket) -> None:
-    """Serve on a bound socket until SIGTERM or SIGINT; the service runs already."""
+def make(service: Service) -> Server:
+    """A server of a service that runs already."""
     options: dict[str, Any] = {
         "http": BoundedProtocol,
         "ws": "none",
@@ -57,5 +58,16 @@ def run(service: Service, listener: socket.socket) -> None:
         "timeout_graceful_shutdown": END_S,
         "proxy_headers": False,
     }
-    app = create_app(service.settings, service)
-    Server(uvicorn.Config(app, **options), service).run(sockets=[listener])
+    settings = service.settings
+    if settings.tls_cert is not None:
+        options |= {"ssl_certfile": settings.tls_cert, "ssl_keyfile": settings.tls_key}
+    config = uvicorn.Config(create_app(settings, service), **options)
+    if settings.tls_cert is not None:
+        config.load()
+        config.ssl = tls_context(settings)  # ours: TLS 1.2 or newer
+    return Server(config, service)
+
+
+def run(service: Service, listener: socket.socket) -> None:
+    """Serve on a bound socket until SIGTERM or SIGINT; the service runs already."""
+    make(service).run(sockets=[listener])

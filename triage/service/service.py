@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from triage.service import errors
+from triage.service.access import audit, heads, startup, users
+from triage.service.access.attempts import Attempts
+from triage.service.access.bind import always_login, no_users
+from triage.service.access.guard import Guard
+from triage.service.access.principal import Principal, local
+from triage.service.access.shipping import Shipping
 from triage.service.api.view import summaries
+from triage.service.delivering import Deliveries
 from triage.service.events import Hub
 from triage.service.images.files import Files, HomeInUseError
 from triage.service.images.retention import delete_study
 from triage.service.intake.service import Intake
 from triage.service.metrics import Metrics
+from triage.service.orders import taker
 from triage.service.ready import Bundle
 from triage.service.records import (
     Database,
@@ -65,12 +75,20 @@ class Service:
         self.volumes = Volumes(settings)
         self.bundle = Bundle(settings.model)
         self.metrics = Metrics(self.records)
+        self.guard = Guard(settings, self.records)
+        self.attempts = Attempts()
+        self.shipping = Shipping(settings, self.records)
         self.hub = Hub(self.look)
         self.workflow = (
             Workflow(settings, self.records, load=load) if settings.embedded_worker else None
         )
         self.intake = Intake(settings, self.records, self.files, on_ready=self._ready)
         self.cohorts = Taker(self.intake)
+        try:
+            self.deliveries = Deliveries(settings, self.records, self.files)
+            self.orders = taker.listener(settings, self.records)
+        except ValueError as error:
+            raise CannotStartError(str(error)) from error
         self._watch = Watch()
         self._observed: dict[str, int] | None = None
         self._running = ExitStack()
@@ -84,6 +102,10 @@ class Service:
             stack.callback(self.files.close)
             self._open_records()
             stack.callback(self.records.close)
+            self._record_start()
+            self.shipping.start()
+            stack.callback(self.shipping.stop)
+            stack.callback(self._record_stop)
             if self.workflow is not None:
                 try:
                     self.workflow.start()
@@ -101,11 +123,27 @@ class Service:
             stack.callback(self.intake.stop)
             self.cohorts.start()
             stack.callback(self.cohorts.stop)
+            self.deliveries.start()
+            stack.callback(self.deliveries.stop)
+            self._listen_for_orders(stack)
             self._running = stack.pop_all()
 
     def stop(self) -> None:
         """Stop listening first, then working; what runs is resumed at the next start."""
         self._running.close()
+
+    def _listen_for_orders(self, stack: ExitStack) -> None:
+        if self.orders is None:
+            return
+        try:
+            self.orders.start()
+        except OSError as error:
+            where = f"{self.settings.hl7_host}:{self.settings.hl7_port}"
+            raise CannotStartError(
+                f"HL7 orders cannot be listened for on {where}: {error.strerror or error}. Set "
+                "TRIAGE_HL7_PORT."
+            ) from error
+        stack.callback(self.orders.stop)
 
     def _take_home(self) -> None:
         try:
@@ -131,6 +169,26 @@ class Service:
                 f"The database {shown} cannot be opened: {said}. Look whether another program "
                 "holds it, or set TRIAGE_DATABASE_URL."
             ) from error
+
+    def _record_start(self) -> None:
+        with self.records.reading() as session:
+            if always_login(self.settings) and not users.any_active(session):
+                raise CannotStartError(no_users(self.settings))
+        self._record(lambda session: startup.started(session, self.settings))
+
+    def _record_stop(self) -> None:
+        self._record(startup.stopped)
+
+    def _record(self, write: Callable[[Session], None]) -> None:
+        """A full disk or a locked database must keep the service neither from starting (it says
+        what is wrong) nor from ending."""
+        try:
+            with self.records.session() as session:
+                write(session)
+                head = audit.head(session)
+            heads.note(self.home, head)
+        except (DatabaseBusyError, DatabaseFullError, OSError) as error:
+            log.error("start or end could not be recorded: %s", type(error).__name__)
 
     def _ready(self, study_id: str, images_version: int) -> None:
         if self.workflow is not None:
@@ -172,8 +230,8 @@ class Service:
             return self.workflow.problem()
         return "ok" if self._watch.alive() else "no worker has been heard of: triage worker"
 
-    def cancel(self, study_id: str) -> None:
-        """Raises ApiError 409 where nothing waits or runs."""
+    def cancel(self, study_id: str, by: Principal | None = None) -> None:
+        """`by`: who wants it, for the audit log. ApiError 409 where nothing waits or runs."""
         with self.records.reading() as session:
             study = studies.get(session, study_id)
             ended = study is None or study.status in studies.FINISHED
@@ -181,9 +239,13 @@ class Service:
             raise errors.conflict(
                 "Nothing is waiting or running for this study.", "Look at its status first."
             )
+        self._note("study.cancelled", study_id, by)
 
-    def analyse_again(self, study_id: str) -> None:
-        """Raises ApiError 409 where an analysis waits or runs already, or no image is there."""
+    def analyse_again(self, study_id: str, by: Principal | None = None) -> None:
+        """`by`: as for `cancel`.
+
+        Raises ApiError 409 where an analysis waits or runs already, or no image is there.
+        """
         with self.records.reading() as session:
             study = studies.get(session, study_id)
             pending = study is not None and study.status in studies.PENDING
@@ -193,13 +255,21 @@ class Service:
         done = again(study_id) if again else control.again(self.records, study_id)
         if not done:
             raise errors.conflict("There is no image to analyse.", "Send the study again.")
+        self._note("study.analysed", study_id, by)
 
-    def delete(self, study_id: str) -> None:
+    def _note(self, action: str, study_id: str, by: Principal | None) -> None:
+        who = by or local()
+        with self.records.session() as session:
+            about = {"address": who.address}
+            audit.record(session, action, who.name, study_id, details=about)
+
+    def delete(self, study_id: str, by: Principal | None = None) -> None:
         """Rows first, then files; an analysis under way notices that its study is gone."""
         with self.records.reading() as session:
             study = studies.get(session, study_id)
             uid = study.study_instance_uid if study else None
-        delete_study(self.records, self.files, study_id)
+        who = by or local()
+        delete_study(self.records, self.files, study_id, who.name, who.address)
         self.volumes.remove(study_id)
         with suppress(RuntimeError):  # no event loop: nobody listens
             self.hub.publish_soon("deleted", {"id": study_id, "study_instance_uid": uid})

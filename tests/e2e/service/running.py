@@ -16,6 +16,8 @@ from typing import Any
 
 import httpx
 
+from .leaks import leaked
+
 START_S = 120.0
 LISTEN = "0A"  # of /proc/net/tcp
 ROOT = Path(__file__).resolve().parents[3]
@@ -219,10 +221,11 @@ def until(look: Callable[[], Any], seconds: float, what: str) -> Any:
 
 @contextmanager
 def service(home: Path, quick: bool = True, **settings: Any) -> Iterator[Running]:
-    """A running service, ended at the end by its own process id."""
+    """A running service, ended at the end by its own process id; its log names no patient."""
     running = Running(home, quick, **settings)
     try:
         yield running.start()
     finally:
         if running.process is not None:
             running.stop()
+    assert leaked(home, running.log) == []

@@ -155,7 +155,9 @@ def test_no_upload_is_left_in_the_home(client: TestClient, service: Service) -> 
 
 def test_a_pacs_that_cannot_be_reached(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, pacs_web="http://127.0.0.1:1/dicom-web")
-    client = TestClient(create_app(settings), base_url=BASE)  # nothing is started
+    app = create_app(settings)
+    app.state.service.records.upgrade()
+    client = TestClient(app, base_url=BASE)  # nothing else is started
     for answer in (
         client.get("/api/v1/pacs/studies", params={"patient_id": "1"}),
         client.post("/api/v1/pacs/studies/1.2.3"),

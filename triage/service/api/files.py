@@ -12,6 +12,7 @@ from fastapi.responses import FileResponse
 from sqlalchemy.orm import Session
 
 from triage.reasons import NotAnalysed
+from triage.saliency.names import MESHES, SCENE
 from triage.service import errors
 from triage.service.api.common import Key, Running, answers, find_study
 from triage.service.records import analyses, lists
@@ -25,6 +26,7 @@ Of = Annotated[
     Query(alias="version", ge=1, le=1_000_000, description="Version of the analysis [current]."),
 ]
 ONE_FILE = {"Content-Disposition": "attachment"}
+SHEETS = ("overlays/contact_sheet.png",)
 
 
 class Resolution(StrEnum):
@@ -42,11 +44,15 @@ def binary(kind: str, *codes: int) -> dict[int | str, dict[str, Any]]:
 
 @router.get("/overlays/{name}", responses=binary("image/png"), response_class=FileResponse)
 def get_overlay(service: Running, study: Key, name: Name, version: Of = None) -> FileResponse:
-    """An overlay as PNG; `report.targets.<name>.overlays` lists them."""
+    """An overlay as PNG; `report.targets.<name>.overlays` lists them.
+
+    `<overlay>_plain.png` is the same slice unmarked, `contact_sheet.png` all targets on one page.
+    """
     with service.records.reading() as session:
         analysis = _analysis(session, study, version)
-    listed = (o for t in _targets(analysis) for o in t.get("overlays") or ())
-    path = _listed(analysis, "overlays/" + name, listed)
+    listed = [o for t in _targets(analysis) for o in t.get("overlays") or ()]
+    twins = [o.removesuffix(".png") + "_plain.png" for o in listed]
+    path = _listed(analysis, "overlays/" + name, [*listed, *twins, *(listed and SHEETS)])
     if path is None:
         raise errors.not_found("overlay", "report.targets.<name>.overlays lists them.")
     return FileResponse(path, media_type="image/png")
@@ -72,11 +78,24 @@ def get_mesh(service: Running, study: Key, name: Name, version: Of = None) -> Fi
     """The surface of an organ, where the analysis wrote one."""
     with service.records.reading() as session:
         analysis = _analysis(session, study, version)
-    folder = Path(analysis.folder, "meshes")
-    there = {p.name: p for p in folder.iterdir() if p.is_file()} if folder.is_dir() else {}
-    if name not in there:
+    path = folder_of(analysis, MESHES).get(name)
+    if path is None:
         raise errors.not_found("mesh", "This analysis wrote no surface of that name.")
-    return FileResponse(there[name], media_type="application/octet-stream", headers=ONE_FILE)
+    return FileResponse(path, media_type="application/octet-stream", headers=ONE_FILE)
+
+
+@router.get("/scene/{name}", responses=binary("application/gzip"), response_class=FileResponse)
+def get_scene(service: Running, study: Key, name: Name, version: Of = None) -> FileResponse:
+    """What a viewer shows at once: small CT and maps on the working grid, as NIfTI.
+
+    `<n>_ct.nii.gz` and `<n>_saliency_<target>.nii.gz`; n counts `report.series` from 1.
+    """
+    with service.records.reading() as session:
+        analysis = _analysis(session, study, version)
+    path = folder_of(analysis, SCENE).get(name)
+    if path is None:
+        raise errors.not_found("volume", "This analysis wrote no volume of that name.")
+    return FileResponse(path, media_type="application/gzip", headers=ONE_FILE)
 
 
 @router.get(
@@ -88,15 +107,21 @@ def get_volume(
     series: Annotated[str, InPath(max_length=128, description="SeriesInstanceUID or our id.")],
     resolution: Resolution = Resolution.FULL,
 ) -> FileResponse:
-    """A received series as NIfTI: int16 HU, RAS+ mm. Made when it is first asked for."""
+    """A received series as NIfTI: int16 HU, RAS+ mm. Made when it is first asked for.
+
+    The preview of an analysed series is the analysis' own working grid (1.5 x 1.5 x 3 mm).
+    """
+    preview = resolution is Resolution.PREVIEW
     with service.records.reading() as session:
         found = find_study(session, study)
+        current = analyses.current(session, found.id) if preview else None
         one = None if "\x00" in series else lists.series_of(session, found.id, series)
         if one is None:
             raise errors.not_found("series", "GET /api/v1/studies/{study} lists them.")
         paths = [service.image_path(i) for i in lists.instances_of_series(session, one.id)]
+    small = _small(current, one.series_instance_uid) if current else None
     try:
-        path = service.volumes.get(found.id, paths, preview=resolution is Resolution.PREVIEW)
+        path = small or service.volumes.get(found.id, paths, preview=preview)
     except NotAnalysed as refusal:
         raise errors.ApiError(409, refusal.code, refusal.message, refusal.fix) from refusal
     name = f"series-{one.id[:8]}-{resolution.value}.nii.gz"
@@ -113,6 +138,23 @@ def _analysis(session: Session, key: str, version: int | None) -> Analysis:
     if found is None:
         raise errors.not_found("analysis", "GET /api/v1/studies/{study} lists the versions.")
     return found
+
+
+def folder_of(analysis: Analysis, name: str) -> dict[str, Path]:
+    """File name -> path of what lies in that folder of an analysis' results."""
+    folder = Path(analysis.folder, name)
+    if not analysis.folder or not folder.is_dir():
+        return {}
+    return {p.name: p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")}
+
+
+def _small(analysis: Analysis, series: str) -> Path | None:
+    """The analysed series' CT on the working grid, where the analysis wrote one."""
+    every = (analysis.report or {}).get("series") or []
+    uids = [s.get("series_instance_uid") for s in every]
+    if series not in uids:
+        return None
+    return folder_of(analysis, SCENE).get(f"{uids.index(series) + 1}_ct.nii.gz")
 
 
 def _targets(analysis: Analysis) -> list[dict[str, Any]]:

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query
 
 from triage.service import errors
+from triage.service.access.masking import Masked, masked
+from triage.service.access.principal import Who
 from triage.service.api.common import Running, answers
 from triage.service.api.models import UID, PacsStudies, Uploaded
 from triage.service.api.upload import taken_studies
@@ -20,6 +22,7 @@ Match = Annotated[str, Query(max_length=64)]
 @router.get("", responses=answers(409, 502))
 def find_in_pacs(
     service: Running,
+    mask: Masked,
     patient_id: Match = "",
     patient_name: Match = "",
     accession_number: Match = "",
@@ -42,12 +45,14 @@ def find_in_pacs(
         found = peer.find(asked)
     except PullError as error:
         raise _unreachable(error) from error
-    return PacsStudies.model_validate({"studies": [asdict(study) for study in found]})
+    every = [masked(asdict(study), mask) for study in found]
+    return PacsStudies.model_validate({"studies": every})
 
 
 @router.post("/{study_instance_uid}", responses=answers(409, 502, 507))
 def fetch_from_pacs(
     service: Running,
+    who: Who,
     study_instance_uid: Annotated[str, Path(max_length=64, pattern=r"^[0-9.]+$", examples=[UID])],
 ) -> Uploaded:
     """Fetch one study by WADO-RS or C-MOVE and analyse it; answers when all images are stored."""
@@ -55,7 +60,7 @@ def fetch_from_pacs(
         upload = _peer(service).fetch(study_instance_uid)
     except PullError as error:
         raise _unreachable(error) from error
-    return Uploaded.model_validate(taken_studies(service, upload))
+    return Uploaded.model_validate(taken_studies(service, upload, who))
 
 
 def _peer(service: Any) -> Pacs:

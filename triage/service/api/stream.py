@@ -8,11 +8,14 @@ from fastapi import APIRouter, Header
 from fastapi.responses import StreamingResponse
 
 from triage.service import errors
+from triage.service.access.principal import Who
 from triage.service.api.common import Running, answers
 from triage.service.api.models import SUMMARY
 from triage.service.events import READERS
 
 router = APIRouter(prefix="/api/v1/events", tags=["events"])
+# A login may end meanwhile: the stream does, and the browser asks anew with its Last-Event-ID.
+STREAM_S = 60.0
 EXAMPLE = 'id: 5f0c2b7f-17\nevent: flagged\ndata: {"id": "%s", "priority": "stat"}\n\n'
 STREAM = {
     "description": (
@@ -32,6 +35,7 @@ STREAM = {
 @router.get("", responses={200: STREAM, **answers()}, response_class=StreamingResponse)
 async def get_events(
     service: Running,
+    who: Who,
     last_event_id: Annotated[
         str | None,
         Header(max_length=64, description="Go on after this one; browsers send it by themselves."),
@@ -43,7 +47,7 @@ async def get_events(
             503, "TOO_MANY_READERS", f"{READERS} streams are open.", "Close some, or poll the list."
         )
     return StreamingResponse(
-        service.hub.stream(last_event_id),
+        service.hub.stream(last_event_id, None if who.how == "local" else STREAM_S),
         media_type="text/event-stream",
         headers={"X-Accel-Buffering": "no"},
     )

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from triage.service.access import audit
+from triage.service.access.principal import Who
 from triage.service.api.common import Key, Running, answers, find_study
 from triage.service.api.models import Done, Study, StudyList
 from triage.service.api.view import summaries, whole
@@ -74,36 +76,38 @@ def get_study(service: Running, study: Key) -> Study:
 
 
 @router.delete("/{study}", responses=answers(404, 409))
-def delete_study(service: Running, study: Key) -> Done:
+def delete_study(service: Running, who: Who, study: Key) -> Done:
     """Remove a study: images, results and rows. A running analysis is cancelled first."""
     with service.records.reading() as session:
         found = find_study(session, study)
-    service.delete(found.id)
+    service.delete(found.id, who)
     return Done(id=found.id, status=None, detail="The study and its files are gone.")
 
 
 @router.post("/{study}/cancel", responses=answers(404, 409))
-def cancel_study(service: Running, study: Key) -> Done:
+def cancel_study(service: Running, who: Who, study: Key) -> Done:
     """Stop a waiting or running analysis: the study becomes not_analysed (CANCELLED)."""
     with service.records.reading() as session:
         found = find_study(session, study)
-    service.cancel(found.id)
+    service.cancel(found.id, who)
     return Done(id=found.id, status=None, detail="The analysis is being cancelled.")
 
 
 @router.post("/{study}/analyse", status_code=202, responses=answers(404, 409))
-def analyse_study(service: Running, study: Key) -> Done:
+def analyse_study(service: Running, who: Who, study: Key) -> Done:
     """Analyse once more: a new version; the present one stays current until that has ended."""
     with service.records.reading() as session:
         found = find_study(session, study)
-    service.analyse_again(found.id)
+    service.analyse_again(found.id, who)
     return Done(id=found.id, status=None, detail="A new analysis is queued.")
 
 
 @router.post("/{study}/acknowledge", responses=answers(404))
-def acknowledge_study(service: Running, study: Key) -> Done:
+def acknowledge_study(service: Running, who: Who, study: Key) -> Done:
     """Somebody has seen it; the first one stays."""
     with service.records.session() as session:
         found = find_study(session, study)
-        studies.acknowledge(session, found.id, by="")
+        studies.acknowledge(session, found.id, by=who.name)
+        about = {"study_instance_uid": found.study_instance_uid, "address": who.address}
+        audit.record(session, "study.acknowledged", who.name, found.id, details=about)
     return Done(id=found.id, status=found.status, detail="Acknowledged.")

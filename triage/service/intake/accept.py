@@ -106,7 +106,7 @@ class Acceptor:
         header = prepared.header
         if header is not None and not claimed.fits(header):
             prepared.reason, prepared.detail = "MISMATCH", "not the object that was announced"
-        if prepared.header is not None and prepared.header.is_directory:
+        if header is not None and (header.is_directory or header.is_ours):
             file.discard()
             prepared.done.set_result(Accepted(State.IGNORED))
         else:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from triage.service.images.files import Files, Incoming
 from triage.service.intake.header import Header
 from triage.service.intake.items import Accepted, Prepared, State, Touched
-from triage.service.records import analyses, quarantine, studies
+from triage.service.records import analyses, orders, quarantine, studies
 from triage.service.records.database import Database
 from triage.service.records.models import Instance, Quarantined, Series, Study, new_id, now
 from triage.types import Status
@@ -216,6 +216,7 @@ class _Batch:
             header = _header(item)
             if header.study_instance_uid not in found:
                 row = _new_study(header, item.source.background, self.at, self.deadline)
+                row["order_priority"] = orders.priority_for(self.session, row["accession_number"])
                 self.connection.execute(_NEW_STUDY, [row])
                 found[header.study_instance_uid] = _Study(row["id"])
             study = found[header.study_instance_uid]

@@ -16,10 +16,14 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 
+from sqlalchemy.orm import Session
+
 from triage.results.report import refused, to_dict
+from triage.service.access import audit
 from triage.service.intake.items import Touched
 from triage.service.records import analyses, studies
 from triage.service.records.database import Database
+from triage.service.records.models import Study
 from triage.types import Status
 
 log = logging.getLogger(__name__)
@@ -172,6 +176,8 @@ class Completeness:
                 self._hold(study_id)
                 return
             version = study.images_version
+            if study.ready_version < version:
+                _record(session, study)
             study.ready_version = version
         self.on_ready(study_id, version)
 
@@ -209,3 +215,16 @@ class Completeness:
         """Seconds until something is due; None if nothing is watched. The lock is held."""
         times = [*self._due.values(), *self._deadline.values()]
         return max(0.0, min(times) - self._clock()) if times else None
+
+
+def _record(session: Session, study: Study) -> None:
+    """One row of the audit log for each sender of this images version: a row for each image would
+    cost as much as storing it."""
+    for route, sender, number in studies.senders(session, study.id, study.images_version):
+        about = {
+            "study_instance_uid": study.study_instance_uid,
+            "route": route,
+            "images": number,
+            "images_version": study.images_version,
+        }
+        audit.record(session, "image.received", sender or route, study.id, details=about)

@@ -19,6 +19,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 
 from triage.dicom.headers import made_up_uid
 from triage.dicom.syntax import SYNTAXES
+from triage.service.access.looks import Looks
 from triage.service.images.files import PREAMBLE, Files, FileTooLargeError, StorageError
 from triage.service.intake.accept import Accepted, Acceptor, Claim, NotStoredError, Source, State
 from triage.service.intake.transport import MAX_PDU, BoundedServer
@@ -76,6 +77,7 @@ class Receiver:
         self.settings = settings
         self.on_ended = on_ended
         self._allowed = allowed_senders(settings.senders)
+        self._looks = Looks(acceptor.database)
         self._server: BoundedServer | None = None
         self._thread: threading.Thread | None = None
 
@@ -116,6 +118,7 @@ class Receiver:
             self._ended,
             tls_context(self.settings),
         )
+        self._server.on_refused = self._looks.refused
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.5,), name="triage-dimse", daemon=True
         )
@@ -152,6 +155,7 @@ class Receiver:
         address = association.requestor.address
         if self._allowed and not self._allowed & {(title, ""), (title, address)}:
             log.warning("an association of an unknown sender was refused")
+            self._looks.refused(title, address)
             association.acse.send_reject(0x01, 0x01, 0x03)
             association.is_rejected = True
             association.kill()

@@ -17,9 +17,11 @@ from typing import Any
 from triage.dicom import dataset
 from triage.dicom.headers import identifiers, made_up_uid
 from triage.dicom.syntax import DICOMDIR_CLASS, SYNTAXES, Syntax
+from triage.results.dicom.codes import PROGRAM
 from triage.service.intake.charset import clean, decoded
 
 MAX_HEADER = 4 << 20
+OUR_MODALITIES = frozenset({"SR", "SEG", "OT", "KO"})  # of our results; never CT
 _LAST_TAG = 0x0020FFFF
 _MAX_EXPECTED = 1_000_000
 
@@ -60,6 +62,7 @@ class Header:
     study_description: str = ""
     study_date: str = ""
     modality: str = ""
+    manufacturer: str = ""
     series_number: int | None = None
     series_description: str = ""
     body_part: str = ""
@@ -70,6 +73,12 @@ class Header:
     def is_directory(self) -> bool:
         """A DICOMDIR describes a medium and is no image."""
         return self.sop_class_uid == DICOMDIR_CLASS
+
+    @property
+    def is_ours(self) -> bool:
+        """A result that we made, on its way back: taken as an image, it would be analysed anew,
+        which makes new results, and so on."""
+        return self.manufacturer == PROGRAM and self.modality in OUR_MODALITIES
 
 
 def read_header(data: bytes | mmap.mmap) -> Header:
@@ -132,6 +141,7 @@ def _header(found: dict[str, Any], meta: dict[str, str], start: int) -> Header:
         study_description=get("StudyDescription"),
         study_date=get("StudyDate"),
         modality=get("Modality"),
+        manufacturer=get("Manufacturer"),
         series_number=found.get("SeriesNumber"),
         series_description=get("SeriesDescription"),
         body_part=get("BodyPartExamined"),

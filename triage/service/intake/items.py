@@ -15,7 +15,7 @@ class State(StrEnum):
     STORED = "stored"
     DUPLICATE = "duplicate"  # the same image is there already; nothing changed
     QUARANTINED = "quarantined"  # taken, but of no study: see records.quarantine.REASONS
-    IGNORED = "ignored"  # no image: a DICOMDIR
+    IGNORED = "ignored"  # no image: a DICOMDIR, or a result of ours that comes back
 
 
 @dataclass(frozen=True, slots=True)

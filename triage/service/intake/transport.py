@@ -174,6 +174,7 @@ class BoundedHandler(RequestHandler):
             except (OSError, ssl.SSLError) as error:
                 log.warning("TLS with %s failed: %s", self.client_address[0], error)
                 self.server.shutdown_request(request)
+                self.server.on_refused("", self.client_address[0])
                 return
         super().handle()
 
@@ -202,7 +203,8 @@ class BoundedHandler(RequestHandler):
 
 
 class BoundedServer(ThreadedAssociationServer):
-    """Listens; `on_end` is told of each association that ended."""
+    """Listens; `on_end` is told of each association that ended, `on_refused` (AE title or "",
+    address) of each that was refused."""
 
     request_queue_size = 256  # the default of 5 turns away senders that come together
     daemon_threads = True
@@ -219,6 +221,7 @@ class BoundedServer(ThreadedAssociationServer):
     ) -> None:
         self.files = files
         self.tls = tls
+        self.on_refused: Callable[[str, str], None] = lambda title, address: None
         self._on_end = on_end
         super().__init__(
             entity,

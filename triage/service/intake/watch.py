@@ -73,7 +73,7 @@ class Watcher:
             try:
                 self.scan()
             except NotStoredError as error:
-                log.warning("watched folder: %s; trying again", error)
+                log.warning("watched folder: %s; trying again", type(error).__name__)
                 self._stop.wait(_BUSY_S)
             except Exception:
                 log.exception("watched folder")

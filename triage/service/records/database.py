@@ -111,6 +111,7 @@ class Database:
             connect_args={"timeout": busy_s, "check_same_thread": False},
             pool_size=16,
             max_overflow=112,
+            hide_parameters=True,  # an error's text goes into logs, and values name patients
         )
 
         @event.listens_for(engine, "connect")
@@ -141,6 +142,7 @@ class Database:
             pool_pre_ping=True,
             pool_size=8,
             max_overflow=24,
+            hide_parameters=True,
         )
 
 

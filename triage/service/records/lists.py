@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import case, func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, case, func, or_, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from triage.service.records.models import (
     Instance,
@@ -32,6 +33,54 @@ def by_urgency(session: Session, query: Query) -> list[Study]:
     rows = select(Study).where(*conditions(query))
     rows = rows.order_by(URGENCY, Study.received_at.desc(), Study.id.desc())
     return list(session.scalars(rows.limit(query.limit).offset(query.offset)))
+
+
+def urgency(study: Study) -> int:
+    """What `URGENCY` says of one study."""
+    if study.status == Status.NOT_APPLICABLE:
+        return 3
+    if study.priority == Priority.STAT.value:
+        return 0
+    if study.status != Status.ANALYSED:
+        return 1
+    return 2 if study.priority == Priority.ROUTINE.value else 1
+
+
+_NEWEST = (Study.received_at.desc(), Study.id.desc())
+_OLDEST = (Study.received_at, Study.id)
+ORDERS: dict[str, tuple[ColumnElement[Any] | InstrumentedAttribute[Any], ...]] = {
+    "urgency": (URGENCY, *_NEWEST),
+    "newest": _NEWEST,
+    "oldest": _OLDEST,
+    "patient": (Study.patient_name == "", func.lower(Study.patient_name), *_NEWEST),
+}
+
+
+def ordered(session: Session, query: Query, order: str) -> list[Study]:
+    """Studies of the list in one of `ORDERS`."""
+    rows = select(Study).where(*conditions(query)).order_by(*ORDERS[order])
+    return list(session.scalars(rows.limit(query.limit).offset(query.offset)))
+
+
+def among(session: Session, query: Query, ids: Sequence[str]) -> list[Study]:
+    """Those of these studies that `query` asks for, on whatever page."""
+    rows = select(Study).where(*conditions(query), Study.id.in_(list(ids)))
+    return list(session.scalars(rows))
+
+
+def place(study: Study, order: str) -> str:
+    """A text that sorts as `ordered` does, byte by byte: where a new row belongs on a list."""
+    moment = int(study.received_at.timestamp() * 1e6)
+    newest = f"{10**17 - moment:018d}" + study.id.translate(_TURNED)
+    if order == "urgency":
+        return f"{urgency(study)}{newest}"
+    if order == "patient":
+        name = study.patient_name.lower()
+        return f"{int(not name)}{name[:60].encode().hex():0<480}{newest}"
+    return f"{moment:018d}{study.id}" if order == "oldest" else newest
+
+
+_TURNED = str.maketrans("0123456789abcdef", "fedcba9876543210")  # hexadecimal digits, backwards
 
 
 def changed(session: Session, since: datetime, limit: int = 2000) -> list[Study]:

@@ -287,15 +287,18 @@ class Delivery(Base):
     """One result on its way to one destination."""
 
     __tablename__ = "deliveries"
-    __table_args__ = (Index("ix_deliveries_due", "state", "next_try_at"),)
+    __table_args__ = (
+        Index("ix_deliveries_due", "state", "next_try_at"),
+        Index("uq_deliveries_analysis_id_destination", "analysis_id", "destination", unique=True),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
     analysis_id: Mapped[str] = mapped_column(
         ForeignKey("analyses.id", ondelete="CASCADE"), index=True
     )
     destination: Mapped[str]
-    kind: Mapped[str]  # dicom | stow | fhir | hl7 | webhook
-    state: Mapped[str] = mapped_column(default="waiting")  # waiting|done|dead
+    kind: Mapped[str]  # key of `triage.delivery.destinations.KINDS`
+    state: Mapped[str] = mapped_column(default="waiting")  # waiting|done|dead|superseded
     attempts: Mapped[int] = mapped_column(default=0)
     next_try_at: Mapped[datetime | None] = mapped_column(default=None)
     last_error: Mapped[str] = mapped_column(default="")

@@ -175,6 +175,17 @@ def without_analysis(session: Session) -> list[Study]:
     return list(session.scalars(rows.order_by(Study.received_at)))
 
 
+def senders(session: Session, study_id: str, images_version: int) -> list[tuple[str, str, int]]:
+    """(route, sender, number of images) of what came with this images version."""
+    rows = (
+        select(Instance.route, Instance.sender, func.count())
+        .where(Instance.study_id == study_id, Instance.images_version == images_version)
+        .group_by(Instance.route, Instance.sender)
+        .order_by(Instance.route, Instance.sender)
+    )
+    return [(route, sender, number) for route, sender, number in session.execute(rows)]
+
+
 # ---- people
 
 

@@ -23,6 +23,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from triage.service.logs import configure
 from triage.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -217,7 +218,9 @@ def main(pipe_fd: int, life_fd: int) -> None:
     pipe = Connection(pipe_fd)
     with suppress(EOFError, BrokenPipeError):
         _, load, values = _received(pipe)
-        analyse = resolve(load)(Settings(**values))
+        settings = Settings(**values)
+        configure(settings)
+        analyse = resolve(load)(settings)
         while True:
             _, source, out = _received(pipe)
             _send(pipe, *_answer(pipe, analyse, Path(source), Path(out)))

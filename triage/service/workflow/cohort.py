@@ -114,7 +114,7 @@ class Taker:
             try:
                 taken = self.step()
             except NotStoredError as error:
-                log.warning("cohorts: %s; trying again", error)
+                log.warning("cohorts: %s; trying again", type(error).__name__)
                 self._stopping.wait(RETRY_S)
             except Exception:
                 log.exception("cohorts")

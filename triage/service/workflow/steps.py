@@ -255,7 +255,7 @@ class Steps:
             try:
                 return once()
             except AWAY as error:
-                log.warning("trying again: %s", error)
+                log.warning("trying again: %s", type(error).__name__)
                 if self.stopping.wait(wait):
                     raise Interrupted from error
                 wait = min(wait * 2, 5.0)

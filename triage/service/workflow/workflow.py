@@ -129,7 +129,7 @@ class Workflow:
             with self.database.session() as session:
                 waiting.leave(session, self.executor, self._boot)
         except AWAY as error:  # the others notice by the missing heartbeat
-            log.warning("the end could not be noted: %s", error)
+            log.warning("the end could not be noted: %s", type(error).__name__)
         self._identity.release()
 
     @property
