@@ -88,6 +88,12 @@ def test_hidden_patients_are_not_sent_at_all(client: TestClient, study: str) -> 
         page = client.get(path, headers=wish("mask", "1")).text
         assert "script&gt;" not in page and "XXXX" not in page and "A&lt;1&gt;" not in page
         assert "•••" in page
+    page = client.get("/?sort=patient", headers=wish("mask", "1")).text
+    assert "A<1>".lower().encode().hex() not in page.lower()  # nor its place in the alphabet
+    assert (
+        'value="patient"' not in page
+        and 'value="patient" selected' in client.get("/?sort=patient").text
+    )
 
 
 def test_each_state_says_what_it_is_and_what_to_do(client: TestClient, service: Service) -> None:

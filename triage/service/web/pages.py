@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -18,6 +19,7 @@ router = APIRouter(include_in_schema=False)
 
 
 def asked(
+    request: Request,
     tab: str = "",
     status: str = "",
     priority: str = "",
@@ -28,7 +30,14 @@ def asked(
 ) -> Asked:
     """What the address asks of the list; anything unknown is the default."""
     start = int(offset) if offset.isdecimal() and len(offset) < 9 else 0
-    return Asked(tab, status, priority, seen, search, sort, start).checked()
+    known = Asked(tab, status, priority, seen, search, sort, start).checked()
+    return known if known.sort in _sorts(request) else replace(known, sort=listing.SORTS[0])
+
+
+def _sorts(request: Request) -> tuple[str, ...]:
+    """Where patients are masked no row may say where a name stands in the alphabet."""
+    masked = wishes.wishes(request).mask
+    return tuple(sort for sort in listing.SORTS if not (masked and sort == "patient"))
 
 
 Wanted = Annotated[Asked, Depends(asked)]
@@ -49,7 +58,7 @@ def worklist_page(request: Request, service: Running, wanted: Wanted) -> Respons
         counts=counts,
         priorities=list(Priority),
         statuses=listing.SHOWN,
-        sorts=listing.SORTS,
+        sorts=_sorts(request),
         tabs=listing.TABS,
         more=wanted.offset + len(rows) < total,
         dicom=machine.dicom_address(service.settings),
