@@ -73,7 +73,7 @@ class Ward:
         raise AssertionError(f"deliveries are not settled: {rows}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
     home = tmp_path_factory.mktemp("deliver")
     peers = Pacs(), Web(), Web(), Web(), Hl7()

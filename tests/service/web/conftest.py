@@ -46,7 +46,7 @@ def client(service: Service) -> Iterator[TestClient]:
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Debian's Chromium, driven by Playwright; skips where either is missing."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
