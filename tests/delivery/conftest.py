@@ -64,7 +64,7 @@ class Ward:
     ) -> list[dict[str, Any]]:
         """The deliveries of this version, once none of them waits (or `ready` says so)."""
         done = ready or (lambda rows: all(r["state"] != "waiting" for r in rows))
-        end = time.monotonic() + 120
+        end = time.monotonic() + 240
         while time.monotonic() < end:
             rows = self.deliveries(study, version)
             if len(rows) == len(self.service.deliveries.destinations) and done(rows):
@@ -92,7 +92,7 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
         deliver_hl7_folder=folder,
         deliver_webhook=hook.address,
         deliver_webhook_secret=SECRET,
-        deliver_timeout_s=5.0,
+        deliver_timeout_s=20.0,  # peers share this process with everything else
         deliver_attempts=3,
         hl7_port=0,
     )

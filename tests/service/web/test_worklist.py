@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from instances import ct
-from looking import objections, pixels, row, until, window
+from looking import objections, pixels, row, slowness, until, window
 from pydicom import dcmread
 from quick_pipeline import report
 from running import PASSWORD, Running, put, put_in
@@ -98,7 +98,8 @@ def test_a_second_browser_sees_new_studies_and_acknowledgements_within_a_second(
             row(one, f"CASE, N{number}").locator(".ack").click()
             seen.append(until(lambda n=number: row(other, f"CASE, N{n}").locator(".seen").count()))
     print(f"second browser: new after {came}, acknowledged after {seen} s")
-    assert sorted(came)[1] <= SEEN_S and sorted(seen)[1] <= SEEN_S
+    limit = SEEN_S * slowness()
+    assert sorted(came)[1] <= limit and sorted(seen)[1] <= limit
 
 
 def test_first_paint_with_500_studies_and_the_readers_place(browser: Any, quick: Running) -> None:
@@ -116,7 +117,7 @@ def test_first_paint_with_500_studies_and_the_readers_place(browser: Any, quick:
             until(lambda: page.evaluate(f"{PAINT}.length"))
             paints.append(page.evaluate(f"{PAINT}[0].startTime"))
         print(f"first paint of 500 studies: {[round(p) for p in paints]} ms")
-        assert min(paints) <= PAINT_MS
+        assert min(paints) <= PAINT_MS * slowness()
         assert page.locator("#tabs [aria-current]").inner_text().split()[-1].isdigit()
         page.locator("#more").scroll_into_view_if_needed()
         until(lambda: page.locator("#rows tr.study").count() >= 2 * PAGE)
