@@ -8,7 +8,20 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from asking import BASE
+from fastapi.testclient import TestClient
 from throwaway_postgres import cluster, programs
+
+from triage.service.app import create_app
+from triage.service.service import Service
+
+
+@pytest.fixture(scope="module")
+def client(service: Service) -> Iterator[TestClient]:
+    """Asks the app of the module's own `service`."""
+    app = create_app(service.settings, service)
+    with TestClient(app, base_url=BASE, raise_server_exceptions=False) as client:
+        yield client
 
 
 @pytest.fixture

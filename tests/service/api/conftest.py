@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from asking import BASE
-from fastapi.testclient import TestClient
 from quick_pipeline import LOAD
 
-from triage.service.app import create_app
 from triage.service.service import Service
 from triage.settings import Settings
 
@@ -22,10 +19,3 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     service.start()
     yield service
     service.stop()
-
-
-@pytest.fixture(scope="module")
-def client(service: Service) -> Iterator[TestClient]:
-    app = create_app(service.settings, service)
-    with TestClient(app, base_url=BASE, raise_server_exceptions=False) as client:
-        yield client

@@ -7,12 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import BASE
-from fastapi.testclient import TestClient
 from quick_pipeline import LOAD
 from running import CHROMIUM, Running, started
 
-from triage.service.app import create_app
 from triage.service.service import Service
 from triage.settings import Settings
 
@@ -37,13 +34,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     service.start()
     yield service
     service.stop()
-
-
-@pytest.fixture(scope="module")
-def client(service: Service) -> Iterator[TestClient]:
-    app = create_app(service.settings, service)
-    with TestClient(app, base_url=BASE, raise_server_exceptions=False) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

@@ -76,9 +76,7 @@ def get_saliency(service: Running, study: Key, target: Target, version: Of = Non
 @router.get("/meshes/{name}", responses=binary("model/gltf-binary"), response_class=FileResponse)
 def get_mesh(service: Running, study: Key, name: Name, version: Of = None) -> FileResponse:
     """The surface of an organ, where the analysis wrote one."""
-    with service.records.reading() as session:
-        analysis = _analysis(session, study, version)
-    path = folder_of(analysis, MESHES).get(name)
+    path = _written(service, study, version, MESHES, name)
     if path is None:
         raise errors.not_found("mesh", "This analysis wrote no surface of that name.")
     return FileResponse(path, media_type="application/octet-stream", headers=ONE_FILE)
@@ -90,9 +88,7 @@ def get_scene(service: Running, study: Key, name: Name, version: Of = None) -> F
 
     `<n>_ct.nii.gz` and `<n>_saliency_<target>.nii.gz`; n counts `report.series` from 1.
     """
-    with service.records.reading() as session:
-        analysis = _analysis(session, study, version)
-    path = folder_of(analysis, SCENE).get(name)
+    path = _written(service, study, version, SCENE, name)
     if path is None:
         raise errors.not_found("volume", "This analysis wrote no volume of that name.")
     return FileResponse(path, media_type="application/gzip", headers=ONE_FILE)
@@ -138,6 +134,15 @@ def _analysis(session: Session, key: str, version: int | None) -> Analysis:
     if found is None:
         raise errors.not_found("analysis", "GET /api/v1/studies/{study} lists the versions.")
     return found
+
+
+def _written(
+    service: Running, key: str, version: int | None, folder: str, name: str
+) -> Path | None:
+    """The file of that name that an analysis wrote into one of its folders."""
+    with service.records.reading() as session:
+        analysis = _analysis(session, key, version)
+    return folder_of(analysis, folder).get(name)
 
 
 def folder_of(analysis: Analysis, name: str) -> dict[str, Path]:

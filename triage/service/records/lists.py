@@ -30,9 +30,7 @@ URGENCY = case(
 
 def by_urgency(session: Session, query: Query) -> list[Study]:
     """Studies of the list: suspected first, then what nobody could judge, then the others."""
-    rows = select(Study).where(*conditions(query))
-    rows = rows.order_by(URGENCY, Study.received_at.desc(), Study.id.desc())
-    return list(session.scalars(rows.limit(query.limit).offset(query.offset)))
+    return ordered(session, query, "urgency")
 
 
 def urgency(study: Study) -> int:

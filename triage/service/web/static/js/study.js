@@ -35,7 +35,7 @@ class Page {
     this.organs = JSON.parse(box.dataset.organs);
     this.mode = "key";
     this.place = 0;
-    this.viewer = new Viewer(byId("canvas"), byId("solid"), page.dataset.library, () => this.moved());
+    this.viewer = new Viewer(byId("canvas"), byId("solid"), page.dataset.niivue, () => this.moved());
     this.pick(findings[0], false);
     for (const finding of findings) {
       finding.querySelector(".pick").addEventListener("click", () => this.pick(finding));
