@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from triage.reasons import REASONS
 from triage.service.records.models import Study
 from triage.service.web import people, reading, wishes
+from triage.service.web.beside import moment
 from triage.service.web.listing import SIGNS, span
 from triage.service.web.render import _templates
 from triage.service.web.words import LANGUAGES, Words, preferred, table
@@ -160,3 +161,14 @@ def test_spans_of_time() -> None:
         "2 h",
         "2 d",
     ]
+
+
+def test_the_timeline_speaks_the_readers_language() -> None:
+    def said(detail: str, language: str) -> str:
+        told = {"at": "2026-01-01T00:00:00Z", "what": "finished", "detail": detail}
+        return moment(told, Words(language))["detail"]
+
+    assert said("97 images", "ja") == "97 画像"
+    assert said("version 2, 3 tries: not_analysed", "ja") == "第 2 版, 3 回試行, 解析不可"
+    assert said("version 1: analysed", "en") == "Version 1, Analysed"
+    assert said("ada", "ja") == "ada"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -113,8 +114,24 @@ def moment(moment: dict[str, Any], words: Words) -> dict[str, str]:
     return {
         "at": moment["at"],
         "what": words.known(f"moment.{what.replace(' ', '_')}", what),
-        "detail": moment["detail"],
+        "detail": _detail(moment["detail"], words),
     }
+
+
+# Details of the timeline as the API says them; what is not known stays as it is.
+_IMAGES = re.compile(r"(\d+) images")
+_VERSION = re.compile(r"version (\d+)(?:, (\d+) tries)?(?:: (\w+))?")
+
+
+def _detail(text: str, words: Words) -> str:
+    if found := _IMAGES.fullmatch(text):
+        return words("row.images", n=int(found[1]))
+    if found := _VERSION.fullmatch(text):
+        said = [words("versions.version", n=int(found[1]))]
+        said += [words("timeline.tries", n=int(found[2]))] if found[2] else []
+        said += [words.known(f"status.{found[3]}", found[3])] if found[3] else []
+        return ", ".join(said)
+    return text
 
 
 def warning(text: str, words: Words) -> str:
