@@ -6,6 +6,7 @@ Every stage is seeded and resumable; run again after an interruption and it goes
 from __future__ import annotations
 
 import argparse
+import json
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -168,7 +169,7 @@ def samples(
     path = work / f"samples_{count}.pkl"
     found = people(work, recipe, 0, count)
     if path.exists():
-        names, known = pickle.loads(path.read_bytes())  # noqa: S301 # nosec B301 - our own folder
+        names, known = pickle.loads(path.read_bytes())  # noqa: S301 - our own folder  # nosec B301
         if names == [e.folder.name for e in found]:
             return found, known
     known = [s for i, e in enumerate(found) for s in slices.samples_of(i, e)]
@@ -314,6 +315,7 @@ def finish(work: Path, recipe: Recipe, out: Path, version: str) -> None:
             f" protocol {LATEST}: seeds and anatomies that trained nothing",
             "localiser_dice": assemble.mean_dice(work / "scores/judged_dice.csv"),
             "published_auc": PUBLISHED_AUC,
+            **measured_beside(work),
         },
     )
     provenance: dict[str, Any] = {
@@ -349,6 +351,18 @@ def finish(work: Path, recipe: Recipe, out: Path, version: str) -> None:
         },
     )
     say(f"wrote {reference(find_bundle(out))} {read_manifest(out).version}")
+
+
+# Figures of commands of their own, left in the work folder for the model card.
+BESIDE = {
+    "ablations": "ablations/ablations.json",  # python -m triage.training.ablation
+    "real": "real.json",  # scripts/real-slices WORK/draft --json WORK/real.json
+}
+
+
+def measured_beside(work: Path) -> dict[str, Any]:
+    """What `BESIDE` names, as far as it is there; the card says nothing of what is not."""
+    return {k: json.loads((work / v).read_text()) for k, v in BESIDE.items() if (work / v).exists()}
 
 
 def _scores(work: Path, name: str) -> list[scoring.Row]:
