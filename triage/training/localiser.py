@@ -19,6 +19,8 @@ from triage.training.loop import train as run
 from triage.types import ORGAN_LABEL
 
 DEPTH = 40  # slices of 6 mm in a training piece
+ORGAN_HU = 20.0  # sd of an organ's own shift
+BUILD = (0.88, 1.14)
 
 
 def load(entry: Entry) -> tuple[Tensor, Tensor]:
@@ -51,11 +53,30 @@ def pool_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
     return best
 
 
-def augment(hu: Tensor, rng: np.random.Generator, generator: torch.Generator) -> Tensor:
-    """Other scanners and phases: gain and shift of soft tissue, noise. HU (X, Y, Z)."""
+def augment(
+    hu: Tensor, labels: Tensor, rng: np.random.Generator, generator: torch.Generator
+) -> Tensor:
+    """Other scanners, phases and organs: HU (X, Y, Z), labels (X, Y, Z) -> HU.
+
+    Gain and shift of soft tissue, an own shift of each organ in half of the pieces (a phase or a
+    diet that was not simulated), noise, and now and then a blur.
+    """
     gain, shift = rng.uniform(0.85, 1.15), rng.normal(0, 10)
     out = torch.where(hu > -300, hu * gain + shift, hu)
-    return out + rng.uniform(0, 12) * torch.randn(out.shape, generator=generator)
+    if rng.random() < 0.5:
+        own = torch.from_numpy(rng.normal(0, ORGAN_HU, CLASSES).astype(np.float32))
+        own[0] = 0
+        out = out + torch.where(hu > -300, own[labels.long()], torch.zeros(()))
+    if rng.random() < 0.3:
+        out = F.avg_pool3d(out[None, None], 3, stride=1, padding=1, count_include_pad=False)[0, 0]
+    return out + rng.uniform(0, 15) * torch.randn(out.shape, generator=generator)
+
+
+def stretch(hu: Tensor, labels: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Another build: each axis of a patient (X, Y, Z) longer or shorter by up to `BUILD`."""
+    shape = [max(8, round(n * float(rng.uniform(*BUILD)))) for n in hu.shape]
+    wide = F.interpolate(hu[None, None], shape, mode="trilinear", align_corners=False)[0, 0]
+    return wide, F.interpolate(labels[None, None].float(), shape, mode="nearest")[0, 0].to(labels)
 
 
 def loss(logits: Tensor, labels: Tensor, known: Sequence[frozenset[int]]) -> Tensor:
@@ -104,7 +125,9 @@ class LocaliserTask(Task[Piece, tuple[Tensor, Tensor, list[frozenset[int]]]]):
         n = min(DEPTH, hu.shape[2])
         z = int(rng.integers(0, hu.shape[2] - n + 1))
         hu, labels = hu[..., z : z + n].float(), labels[..., z : z + n]
-        x = pad_to_stride(scale(augment(hu, rng, generator(rng)))[None])[0]
+        if rng.random() < 0.5:
+            hu, labels = stretch(hu, labels, rng)
+        x = pad_to_stride(scale(augment(hu, labels, rng, generator(rng)))[None])[0]
         y = pad_to_stride(labels[None], value=0)[0]
         return x, y, frozenset(ORGAN_LABEL[o] for o in self.entries[index].known)
 
