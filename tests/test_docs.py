@@ -22,7 +22,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def row(start: str) -> str:
     """The one row of a table that starts with `start`."""
-    rows = [line for line in README.splitlines() if line.startswith(f"| {start}")]
+    whole = re.compile(re.escape(f"| {start}") + r"(?![\w-])")  # `audit` is not `audit-log`
+    rows = [line for line in README.splitlines() if whole.match(line)]
     assert len(rows) == 1, f"expected one row for {start}, got {rows}"
     return rows[0]
 

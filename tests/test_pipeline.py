@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -15,6 +16,8 @@ from triage.inference.networks import Networks, load_networks
 from triage.nets.bundle import find_bundle
 from triage.pipeline import analyse
 from triage.results.report import report_schema
+from triage.saliency.again import NotExplained, explain_report
+from triage.saliency.names import Method
 from triage.settings import Settings
 from triage.types import TARGETS, Report, Status, Target, Verdict
 
@@ -83,6 +86,38 @@ def test_the_liver_is_explained_where_the_liver_is(
     liver = np.asarray(mask.dataobj) > 0
     saliency = np.abs(nib.load(out / "saliency_liver.nii.gz").get_fdata())
     assert saliency[liver].mean() > 3 * saliency[~liver].mean()
+
+
+def test_one_contact_sheet_a_study(portal: tuple[Report, Path]) -> None:
+    _, out = portal
+    assert (out / "overlays" / "contact_sheet.pdf").read_bytes().startswith(b"%PDF")
+    with Image.open(out / "overlays" / "contact_sheet.png") as picture:
+        assert picture.size[0] == 1800
+
+
+def test_another_method_explains_the_report_from_its_folder(
+    portal: tuple[Report, Path], networks: Networks
+) -> None:
+    report, out = portal
+    target = next(t for t, f in report.findings.items() if f.saliency and t is not Target.BOWEL)
+    (done,) = explain_report(out, networks, Method.GRADCAM, [target])
+    folder = out / "explain" / "gradcam"
+    own, first = (nib.load(f / str(report.findings[target].saliency)) for f in (folder, out))
+    assert own.shape == first.shape and np.allclose(own.affine, first.affine, atol=1e-4)
+    assert np.abs(own.get_fdata()).max() == pytest.approx(1.0, abs=0.02)
+    assert (folder / done.overlays[0]).is_file()
+    assert (folder / "overlays" / "contact_sheet.pdf").is_file()
+
+
+def test_only_the_bundle_that_answered_explains(
+    portal: tuple[Report, Path], networks: Networks
+) -> None:
+    _, out = portal
+    other = replace(networks, ref=replace(networks.ref, sha256="0" * 64))
+    with pytest.raises(NotExplained, match="the bundle that answered"):
+        explain_report(out, other, Method.GRADCAM)
+    with pytest.raises(NotExplained, match="report folder"):
+        explain_report(out / "overlays", networks, Method.GRADCAM)
 
 
 def test_key_slices_name_their_instances(portal: tuple[Report, Path]) -> None:

@@ -21,17 +21,20 @@ from triage.decision.table import CutoffTable
 from triage.decision.verdicts import OUR_FAILURES, combine, decide
 from triage.dicom import decode, open_study
 from triage.files import organs_name
+from triage.imaging.artefacts import artefacts
 from triage.imaging.measure import measure
 from triage.imaging.resample import to_grid
 from triage.imaging.volume import straightened, to_volume
 from triage.inference.localise import localise
 from triage.inference.networks import Networks, load_networks
+from triage.inference.quality import check_series
 from triage.inference.scope import judge_scope
 from triage.inference.score import Evidence, look_at_slices, run_volume, tissue_mask, to_score
+from triage.inference.tissue import tissue_hu
 from triage.nets.bundle import find_bundle
 from triage.reasons import NotAnalysed
 from triage.results.report import refused, write_report
-from triage.saliency.explain import illustrate
+from triage.saliency.explain import illustrate, write_sheets
 from triage.saliency.nifti import write_organs
 from triage.saliency.scene import Scene
 from triage.settings import Settings
@@ -64,6 +67,7 @@ class Analysed:
     findings: dict[Target, Finding]
     quality: dict[str, Any]
     grid: MetaTensor  # float32 (1, X, Y, Z) HU: the working grid
+    cautions: tuple[str, ...] = ()  # warnings of the quality checks
 
 
 class Clock:
@@ -171,9 +175,10 @@ def _analyse(
                 straight = straightened(a.volume)
                 write_organs(a.anatomy.labels, a.volume, straight, out / organs_name(number))
                 own = {t: f for t, f in findings.items() if f is a.findings[t]}
-                weights = {t: _branch_weights(table, t) for t in TARGETS}
+                weights = {t: table.branch_weights(t) for t in TARGETS}
                 drawn = illustrate(nets, a.volume, a.anatomy, a.evidence, own, weights, out, scene)
                 findings.update(drawn)
+            write_sheets(findings, out)
     return Report(
         status=Status.ANALYSED,
         study_instance_uid=study.study_instance_uid,
@@ -183,14 +188,14 @@ def _analyse(
         findings=findings,
         quality=[a.quality for a in analysed],
         timings=clock.timings(),
-        warnings=[*warnings, *(w for a in analysed for w in (*a.scope.warnings, *a.volume.notes))],
+        warnings=[*warnings, *(w for a in analysed for w in _warnings(a))],
     )
 
 
 def _read(series: Series, options: Settings) -> tuple[Volume, dict[str, Any]]:
     """The voxels of one series and their quality."""
     volume = to_volume(decode(series, options))
-    return volume, measure(volume)
+    return volume, {**measure(volume), **artefacts(volume)}
 
 
 def _series(
@@ -212,10 +217,16 @@ def _series(
     step("resampling", 0.15)
     with clock.stage("resample_s"):
         grid = to_grid(straightened(volume))
+    with clock.stage("quality_s"):
+        quality, cautions = check_series(grid, quality, series.facts, options)
     step("localising", 0.25)
     with clock.stage("localise_s"):
         anatomy = localise(nets, grid)
         scope = judge_scope(grid, anatomy)
+        measured = {
+            "spacing_mm": [round(mm, 4) for mm in volume.spacing],
+            "tissue_hu": tissue_hu(grid, anatomy),
+        }
     step("slices", 0.35)
     with clock.stage("slices_s"):
         evidence = Evidence(look_at_slices(nets, grid, anatomy), tissue_mask(grid))
@@ -223,8 +234,8 @@ def _series(
     with clock.stage("volume_s"):
         run_volume(nets, grid, anatomy, evidence)
     findings = {t: _finding(t, series, scope, evidence, grid, table, options) for t in TARGETS}
-    named = {"series_instance_uid": series.series_instance_uid, **quality}
-    return Analysed(volume, anatomy, scope, evidence, findings, named, grid)
+    named = {"series_instance_uid": series.series_instance_uid, **quality, **measured}
+    return Analysed(volume, anatomy, scope, evidence, findings, named, grid, cautions)
 
 
 def _finding(
@@ -278,12 +289,11 @@ def _all_not_assessed(series: Series, code: str) -> dict[Target, Finding]:
     return {t: Finding(t, Verdict.NOT_ASSESSED, None, uid, code) for t in TARGETS}
 
 
-def _branch_weights(table: CutoffTable, target: Target) -> tuple[float, float]:
-    entry = table.targets.get(target)
-    fusion = entry.fusion if entry else None
-    if fusion is None:
-        return 1.0, 0.0
-    return fusion.ensemble, fusion.volume
+def _warnings(a: Analysed) -> list[str]:
+    """Warnings about one series, each reason code once; the organs' word goes before."""
+    told = set(a.scope.warnings)
+    seen = [line for line in a.cautions if line.partition(":")[0] not in told]
+    return [*a.scope.warnings, *seen, *a.volume.notes]
 
 
 def _used(a: Analysed) -> SeriesUsed:

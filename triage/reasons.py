@@ -127,6 +127,14 @@ REASONS: dict[str, Reason] = {
         "The organs are mirrored: wrong orientation in the header, or situs inversus.",
         "Check left and right before using any result.",
     ),
+    "MISMATCH_ORIENTATION": Reason(
+        "The patient lies another way in the images than the header says.",
+        "Check patient position and image orientation at the scanner, and send the series again.",
+    ),
+    "UNLIKE_TRAINING": Reason(
+        "The images differ much from those that the networks learned from.",
+        "Trust no result of this study without looking.",
+    ),
     "LOW_QUALITY": Reason(
         "Noise or artefacts are too strong for a sound analysis.",
         "Read this study without the service.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +37,13 @@ class Settings(BaseSettings):
     )
     min_sensitivity_bound: float = Field(
         0.90, ge=0, le=1, description="Below this lower bound a verdict is uncertified."
+    )
+    quality_refuse: str = Field(
+        "NOT_ABDOMEN,MISMATCH_ORIENTATION",
+        description="Quality findings that refuse a series, comma-separated; the others warn.",
+    )
+    quality_sure: float = Field(
+        0.95, ge=0, le=1, description="A quality finding refuses from this confidence on."
     )
     analysis_timeout_s: float = Field(
         1800.0, gt=0, description="Seconds one study may take in the service; then TIMED_OUT."
@@ -153,6 +161,18 @@ class Settings(BaseSettings):
     hl7_host: str = Field("127.0.0.1", description="Address that this port is bound to.")
     hl7_senders: str = Field(
         "", description="Addresses that may send HL7, comma-separated; empty means all."
+    )
+    drift_since: date | None = Field(
+        None, description="Studies before that day are no reference for what comes in now."
+    )
+    research_export: bool = Field(
+        False, description="An administrator may take out de-identified studies, for research."
+    )
+    research_dates: Literal["removed", "shifted"] = Field(
+        "removed", description="Dates in them: removed, or shifted by days of each patient's own."
+    )
+    research_key: Path | None = Field(
+        None, description="Key of their pseudonyms; by default research.key in the home."
     )
     retention_days: int = Field(
         0, ge=0, description="Days after which a study and its images are deleted; 0 means never."

@@ -62,6 +62,7 @@ def moved(offsets: dict[int, tuple[float, float, float]]) -> Any:
         (on(5, PixelSpacing=[7, 7.1]), "MIXED_SPACING"),
         (on(5, SliceThickness=3), "MIXED_SPACING"),
         (on(5, RescaleSlope=0), "BAD_RESCALE"),
+        (on(5, RescaleIntercept=-1064), "BAD_RESCALE"),  # one digit of -1024
         (on(5, RescaleType="MGML"), "BAD_RESCALE"),
         (on(5, FrameOfReferenceUID="1.2.3"), "MIXED_ACQUISITIONS"),
         (on(5, PatientAge="017Y"), "OUT_OF_SCOPE"),

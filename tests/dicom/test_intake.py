@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 import stat
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from triage.dicom import decode, open_study
+from triage.dicom import decode, files, open_study
 from triage.reasons import NotAnalysed
 from triage.settings import Settings
 from triage.types import Stack
@@ -197,3 +198,37 @@ def test_bare_data_set_without_preamble(series: Path) -> None:
         meta = int.from_bytes(data[140:144], "little")
         file.write_bytes(data[144 + meta :])
     np.testing.assert_array_equal(volume(read(series)), PHANTOM.get_fdata())
+
+
+@pytest.mark.parametrize("name", ["v.nii.gz", "v.nrrd", "v.mha"])
+def test_damage_in_packed_voxels_is_seen(name: str, tmp_path: Path) -> None:
+    """Readers stop before the checksum (ITK even says so and goes on): other voxels, no error."""
+    path = tmp_path / name
+    image = sitk.GetImageFromArray(np.asarray(PHANTOM.dataobj).T)
+    image.SetSpacing((7.0, 7.0, 6.0))
+    sitk.WriteImage(image, str(path), useCompression=True)
+    good = path.read_bytes()
+    damaged = bytearray(good)
+    damaged[len(good) // 2] ^= 4
+    request = {"path": str(path), "kind": files.kind_of(path), "shape": list(PHANTOM.shape)}
+    for content, code in (
+        (good, None),
+        (bytes(damaged), "PIXELS_UNDECODABLE"),
+        (good[:-3], "PIXELS_TRUNCATED"),
+    ):
+        path.write_bytes(content)
+        with mmap.mmap(-1, 5 * PHANTOM.dataobj.size) as out:  # what the child does, here
+            if code is None:
+                assert files.load(request, out)["dtype"] == "int16"
+                continue
+            with pytest.raises(NotAnalysed) as refused:
+                files.load(request, out)
+        assert refused.value.code == code
+
+
+def test_a_zip_whose_directory_lies_about_its_place(series: Path, tmp_path: Path) -> None:
+    """zipfile then seeks before the start of the file: the zip's fault, and not the reader's."""
+    path = tmp_path / "series.zip"
+    zipped(series, path).close()
+    path.write_bytes(path.read_bytes()[100:])
+    assert code_of(path) == "UNREADABLE"

@@ -10,8 +10,10 @@ set to zero, so that it is reported.
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
+import struct
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -187,6 +189,11 @@ def _assert_left(patient: Simulated, answer: Answer) -> None:
     if np.abs(image.affine[:3, 0]).max() > 0.9999:  # oblique: the spine lies elsewhere
         seen = nib.affines.apply_affine(image.affine, np.argwhere(saliency))
         assert seen[:, 0].max() < patient.middle
+        mesh = gzip.decompress((answer.folder / "meshes" / "1_kidney_left.mz3").read_bytes())
+        faces, points, skip = struct.unpack_from("<III", mesh, 4)
+        start = 16 + skip + 12 * faces  # MZ3: faces, then vertices as float32
+        vertices = np.frombuffer(mesh, "<f4", 3 * points, start).reshape(-1, 3)
+        assert vertices[:, 0].max() < patient.middle
     hottest = _overlay(answer, int(saliency.sum(axis=(0, 1)).argmax()))
     assert _coloured(hottest).any()
     for path in (hottest, *(answer.folder / name for name in kidney.overlays)):
@@ -261,7 +268,7 @@ def test_same_answer_and_left_stays_left(
     answer = _run(patient.image, VARIANTS[name], tmp_path, networks)
     _assert_same(answer, control, 1e-3)
     _assert_left(patient, answer)
-    pictures = {p.name for p in (control.folder / "overlays").iterdir()} - {"contact_sheet.png"}
+    pictures = {p.name for p in (control.folder / "overlays").glob("*.png")} - {"contact_sheet.png"}
     for picture in pictures:
         one, two = (_picture(a.folder / "overlays" / picture) for a in (answer, control))
         assert np.abs(one - two).mean() < 0.05

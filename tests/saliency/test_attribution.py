@@ -2,45 +2,52 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
+import pytest
 import torch
 from monai.data import MetaTensor
 
 from triage.inference.crops import VIEWS, Region
 from triage.inference.localise import describe
 from triage.inference.score import Evidence, Looked
-from triage.saliency.attribution import explain
-from triage.types import ORGAN_LABEL, Organ, Target
+from triage.saliency.attribution import AGAINST, LEAST, Places, place_logits, signed
+from triage.saliency.explain import APART_MM, key_slices
+from triage.types import ORGAN_LABEL, Anatomy, Organ, Series, Target, Volume
 
-BIAS = 0.7
 AFFINE = torch.from_numpy(np.diag([1.5, 1.5, 3.0, 1.0]))
+SHAPE = (160, 140, 20)
 
 
-def _explained(sign: float) -> MetaTensor:
-    labels = torch.zeros(160, 140, 20, dtype=torch.uint8)
+def _patient() -> Anatomy:
+    labels = torch.zeros(SHAPE, dtype=torch.uint8)
     labels[60:140, 30:110, 2:18] = ORGAN_LABEL[Organ.LIVER]
-    anatomy = describe(labels, AFFINE)
-    maps = torch.full((2, 8, 7, 7), BIAS)  # two members whose bias is no reason
-    maps[:, 3, 2, 1] += sign  # slice 8: towards the front, on the patient's right
-    view = VIEWS[Target.LIVER][0]
-    looked = Looked(
-        view,
-        Region((100.0, 70.0), 2, 18),
-        list(range(2, 18, 2)),
-        torch.zeros(8, 1, 7, 7),
-        torch.zeros(2, 8),
-        maps=maps,
-    )
-    members = [SimpleNamespace(classifier=SimpleNamespace(bias=torch.tensor([BIAS])))] * 2
-    nets = SimpleNamespace(slices=SimpleNamespace(of=lambda target: members))
-    evidence = Evidence({Target.LIVER: [looked]})
-    return explain(nets, evidence, anatomy, Target.LIVER, (1.0, 0.0))  # type: ignore[arg-type]
+    return describe(labels, AFFINE)
+
+
+def _evidence(spot: float, rest: float = 0.0) -> Evidence:
+    """One place of one slice says `spot`, the others `rest`."""
+    maps = torch.full((2, 8, 7, 7), rest)
+    maps[:, 3, 2, 1] = spot  # slice 8: towards the front, on the patient's right
+    view, where = VIEWS[Target.LIVER][0], Region((100.0, 70.0), 2, 18)
+    judged = list(range(2, 18, 2))
+    logits = torch.zeros(2, 8)
+    looked = Looked(view, where, judged, torch.zeros(8, 1, 7, 7), logits, maps=maps)
+    return Evidence({Target.LIVER: [looked]})
+
+
+def _places(evidence: Evidence, weights: tuple[float, float] = (1.0, 0.0)) -> Places:
+    found = place_logits(None, evidence, _patient(), Target.LIVER, weights)  # type: ignore[arg-type]
+    assert found is not None
+    return found
+
+
+def _explained(spot: float, rest: float = 0.0, *, suspected: bool = False) -> torch.Tensor:
+    field = signed(_places(_evidence(spot, rest)), _patient(), suspected=suspected)
+    return field.as_tensor()[0]
 
 
 def test_the_map_is_hot_where_the_feature_was() -> None:
-    field = _explained(+1.0).as_tensor()[0]
+    field = _explained(+3.0)
     x, y, z = np.unravel_index(int(field.argmax()), field.shape)
     cell = VIEWS[Target.LIVER][0].field_mm / 7 / 1.5  # voxels
     assert z == 8
@@ -51,11 +58,50 @@ def test_the_map_is_hot_where_the_feature_was() -> None:
 
 
 def test_what_speaks_against_is_negative() -> None:
-    field = _explained(-1.0).as_tensor()
-    assert float(field.min()) == -1.0
+    field = _explained(-3.0)
+    assert -AGAINST <= float(field.min()) < -0.9 * AGAINST
     assert float(field.max()) <= 0.0
 
 
+def test_healthy_tissue_does_not_drown_the_finding() -> None:
+    field = _explained(+4.0, -7.0)
+    assert float(field.max()) == 1.0
+    assert float(field.min()) == pytest.approx(-AGAINST, abs=0.01)
+
+
+def test_a_suspected_target_has_places_that_speak_for_it() -> None:
+    """Though each branch alone stayed below, and nothing else changes its order."""
+    quiet, said = _explained(-2.0, -5.0), _explained(-2.0, -5.0, suspected=True)
+    assert float(quiet.max()) <= 0 < float(said.max())
+    assert int(said.argmax()) == int(_places(_evidence(-2.0, -5.0)).logits.argmax()) or LEAST > 0
+
+
 def test_far_from_the_organ_nothing_is_attributed() -> None:
-    field = _explained(+1.0).as_tensor()[0]
-    assert float(field[:40].abs().max()) == 0.0
+    assert float(_explained(+1.0)[:40].abs().max()) == 0.0
+
+
+def test_the_finer_map_answers_alone_where_no_slice_was_judged() -> None:
+    evidence = _evidence(-1.0, -1.0)
+    lesions = torch.zeros(1, 5, 80, 70, 20)
+    lesions[0, 3] = 2.0  # liver
+    evidence.volume_lesions = lesions
+    evidence.volume_box = (slice(0, 80), slice(0, 70), slice(0, 20))
+    places = _places(evidence, (0.5, 0.5))
+    middle = places.logits[40, 40]
+    assert float(middle[8]) == pytest.approx((0.5 * -1 + 2 * 0.5 * 2) / 1.5, abs=0.02)
+    assert float(places.logits[40, 40, 19 - places.box[2].start]) == pytest.approx(2.0, abs=0.02)
+
+
+def test_key_slices_are_the_strongest_and_apart() -> None:
+    places = _places(_evidence(+3.0, -2.0))
+    grid = MetaTensor(torch.zeros(1, *SHAPE), affine=AFFINE)
+    other = AFFINE.clone()
+    other[2, 2], other[2, 3] = 1.5, -3.0  # thinner slices that begin lower
+    thin = Volume(MetaTensor(torch.zeros(1, 4, 4, 60), affine=other), (), Series("1", "2", ()))
+    keys = key_slices(places, grid, thin)
+    assert keys[0].index == round((8 * 3.0 + 3.0) / 1.5)
+    assert keys[0].score == max(k.score for k in keys) and 0.5 < keys[0].score < 1
+    places_mm = [1.5 * k.index for k in keys]
+    apart = [abs(a - b) for i, a in enumerate(places_mm) for b in places_mm[:i]]
+    assert len(keys) == 3 and min(apart) >= APART_MM
+    assert key_slices(None, grid, thin) == ()

@@ -12,7 +12,7 @@ from triage.inference.crops import VIEWS, Region
 from triage.inference.score import Evidence, Looked
 from triage.nets.slice_net import Tail
 from triage.nets.volume_net import VolumeNet
-from triage.saliency.attribution import captum_volume_cam, slice_cam, volume_cam
+from triage.saliency.attribution import captum_volume_cam, slice_logits, volume_logits
 from triage.types import TARGETS, Target
 
 
@@ -30,7 +30,8 @@ def test_of_a_slice_member(pooling: str) -> None:
         VIEWS[Target.LIVER][0], Region((0, 0), 0, 4), [0, 2], features, torch.zeros(1, 2)
     )
     nets = SimpleNamespace(slices=SimpleNamespace(of=lambda target: [tail]))
-    own = slice_cam(nets, Target.LIVER, looked)  # type: ignore[arg-type]
+    own = slice_logits(nets, Target.LIVER, looked)  # type: ignore[arg-type]
+    own -= tail.classifier.bias.detach()
     x = features.clone().requires_grad_(True)
     cam = LayerGradCam(tail, tail.features[-1]).attribute(x, relu_attributions=False)
     for k in range(2):
@@ -47,9 +48,9 @@ def test_of_the_volume_net() -> None:
     features = torch.randn(1, 4, 16, 16, 12).abs()
     _, _, lesions = net.heads(features, regions)
     evidence = Evidence(volume_features=features, volume_regions=regions, volume_lesions=lesions)
-    nets = SimpleNamespace(volume=net)
+    assert net.map.bias is not None
     for t in (Target.LIVER, Target.EXTRAVASATION):
-        own = volume_cam(nets, evidence, t)  # type: ignore[arg-type]
+        own = volume_logits(evidence, t) - net.map.bias[TARGETS.index(t)].detach()
         assert _same_up_to_a_factor(
             own, captum_volume_cam(net, features, regions, TARGETS.index(t))
         )

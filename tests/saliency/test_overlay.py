@@ -231,7 +231,8 @@ def test_maps_of_another_geometry_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["sheet.png", "sheet.pdf"])
 def test_contact_sheet(tmp_path: Path, name: str) -> None:
     pictures = [draw_plain(body(), target, None, tmp_path / f"{target}.png") for target in Target]
-    sheet = contact_sheet(pictures, tmp_path / "new" / name)
+    sheet = tmp_path / "new" / name
+    contact_sheet(pictures, sheet)
     if name.endswith("png"):
         with Image.open(sheet) as picture:
             assert picture.size[0] == 1800  # three columns, two rows

@@ -15,11 +15,14 @@ from typing import Annotated
 import typer
 
 from triage import __version__
+from triage.cli.audit import audit
 from triage.cli.audit_log import app as audit_log
 from triage.cli.common import Exit, plain
 from triage.cli.cutoffs import cutoffs
+from triage.cli.deidentify import deidentify
 from triage.cli.doctor import doctor
 from triage.cli.evaluate import evaluate
+from triage.cli.explain import explain
 from triage.cli.export import export
 from triage.cli.info import info
 from triage.cli.run import run
@@ -47,9 +50,11 @@ app = typer.Typer(
 )
 for command in (
     run,
+    explain,
     simulate,
     train,
     evaluate,
+    audit,
     cutoffs,
     export,
     serve,
@@ -57,6 +62,7 @@ for command in (
     submit,
     send,
     outbox,
+    deidentify,
     info,
     doctor,
 ):

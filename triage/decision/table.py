@@ -124,6 +124,12 @@ class CutoffTable:
                 f"Expected calibrated_on one of {CALIBRATED_ON}, got {self.calibrated_on!r}"
             )
 
+    def branch_weights(self, target: Target) -> tuple[float, float]:
+        """Of slice ensemble and volume net in the logit that is decided on."""
+        entry = self.targets.get(target)
+        fusion = entry.fusion if entry else None
+        return (fusion.ensemble, fusion.volume) if fusion else (1.0, 0.0)
+
     def to_dict(self) -> dict[str, Any]:
         """The content of cutoffs.json (also `write_bundle(cutoffs=...)`)."""
         return {

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import lzma
 import mmap
 import stat
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -43,6 +46,12 @@ def unzip(request: dict[str, Any], _out: mmap.mmap | None) -> dict[str, Any]:
                         file.write(block)
     except (zipfile.BadZipFile, zipfile.LargeZipFile, RuntimeError, EOFError, ValueError) as error:
         raise NotAnalysed("UNREADABLE", f"zip: {type(error).__name__}") from None
-    except (NotImplementedError, zlib.error) as error:
+    except (NotImplementedError, zlib.error, struct.error, LookupError, lzma.LZMAError) as error:
         raise NotAnalysed("UNREADABLE", f"zip: {type(error).__name__}") from None
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):  # a full disk, say: no fault of the zip
+            raise
+        # A directory that lies about where it begins makes zipfile seek before the start; damaged
+        # bzip2 has no number.
+        raise NotAnalysed("UNREADABLE", "zip: its parts are not where it says") from None
     return {"files": len(entries)}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import re
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +31,8 @@ SUFFIXES = {".nii": "nifti", ".nii.gz": "nifti", ".nrrd": "nrrd", ".mha": "mha"}
 _MAX_SHEAR_DEGREES = 0.5
 _MAX_SIDE = 8192
 _MAX_HEADER = 1 << 20
+_GZIP = 16 + zlib.MAX_WBITS  # with the header and checksum of gzip
+_GZIP_MAGIC = b"\x1f\x8b"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,7 @@ def load(request: dict[str, Any], out: mmap.mmap) -> dict[str, Any]:
     """Task of the child: writes HU and padding into `out` as `pixels.decode_slices` does."""
     path, kind = Path(request["path"]), request["kind"]
     try:
+        _check_packed(path, kind)
         voxels, slope, intercept = _nifti(path) if kind == "nifti" else _itk(path, kind)
     except (NotAnalysed, MemoryError):
         raise
@@ -149,6 +154,49 @@ def load(request: dict[str, Any], out: mmap.mmap) -> dict[str, Any]:
             raise NotAnalysed("PIXELS_INCONSISTENT", "values that are not finite")
         exact = exact and bool((plane == np.rint(plane)).all() and plane.max() <= 32767)
     return _write(values, (z, y, x), np.dtype(np.int16 if exact else np.float32), out)
+
+
+def _check_packed(path: Path, kind: str) -> None:
+    """Refuses packed voxels whose checksum is wrong (RFC 1952 2.3.1, RFC 1950 2.2).
+
+    A reader that takes as many bytes as the volume has stops before the checksum: damage in the
+    packed stream would come out as other voxels, and nobody would know.
+    """
+    with path.open("rb") as file:
+        head = file.read(_MAX_HEADER)
+        at, gzipped = _packed_at(head, kind)
+        if at is None:
+            return
+        file.seek(at)
+        unpacker = zlib.decompressobj(_GZIP if gzipped else zlib.MAX_WBITS)
+        try:
+            while block := unpacker.unconsumed_tail or unpacker.unused_data or file.read(1 << 18):
+                if unpacker.eof:  # of one member; another may follow, or zeroes that fill a block
+                    if not block.strip(b"\0"):
+                        break
+                    unpacker = zlib.decompressobj(_GZIP if gzipped else zlib.MAX_WBITS)
+                unpacker.decompress(block, 1 << 20)
+        except zlib.error:
+            raise NotAnalysed("PIXELS_UNDECODABLE", "the packed voxels are damaged") from None
+        if not unpacker.eof:
+            raise NotAnalysed("PIXELS_TRUNCATED", "the packed voxels end too early")
+
+
+def _packed_at(head: bytes, kind: str) -> tuple[int | None, bool]:
+    """Where packed voxels begin (None: they are not packed), and whether by gzip, not zlib."""
+    if kind == "nifti":
+        return (0 if head.startswith(_GZIP_MAGIC) else None), True
+    if kind == "nrrd":
+        ends = (head.find(line) + len(line) for line in (b"\n\n", b"\r\n\r\n") if line in head)
+        start = min(ends, default=0)  # of the voxels
+        if not re.search(rb"^encoding: *(gz|gzip) *\r?$", head[:start], re.I | re.M):
+            return None, True
+        if not head[start:].startswith(_GZIP_MAGIC):  # lines or bytes to skip: nobody writes that
+            raise NotAnalysed("UNREADABLE", "no packed voxels after the header")
+        return start, True
+    start = head.find(b"\n", head.find(b"ElementDataFile")) + 1
+    said = re.search(rb"^CompressedData *= *[Tt1]", head[:start], re.M)
+    return (start if said else None), False
 
 
 def _write(

@@ -24,6 +24,8 @@ TASK = "triage.dicom.pixels:decode_slices"
 # Largest cross-section of an adult trunk: 300 cm2 if very thin; an adult head has 200 to 260 cm2.
 _MIN_TRUNK_CM2 = 200.0
 
+_MAX_STEP_HU = 25.0  # of the median voxel, between slices whose rescale values differ
+
 _SAMPLES = 2_000_000  # voxels that the statistics look at, about
 
 
@@ -102,6 +104,7 @@ def _decode_dicom(series: GatedSeries, settings: Settings) -> Stack:
     hu, padding = _arrays(memory, shape, answer)
     affine = np.array(series.affine)
     check_hu(hu)
+    check_rescale(hu, slices)
     check_size(hu, affine)
     _check_blank(answer["blank"], len(slices))
     return Stack(
@@ -164,6 +167,22 @@ def check_hu(hu: NDArray[Any]) -> None:
     if air < 1e-4 or tissue < 0.01 or dense > 0.3:
         text = f"{air:.0%} air, {tissue:.0%} soft tissue, {dense:.0%} above 600 HU"
         raise NotAnalysed("BAD_RESCALE", f"the values are not HU of a body: {text}")
+
+
+def check_rescale(hu: NDArray[Any], slices: Sequence[Slice]) -> None:
+    """Whether slices with other rescale values than their neighbour are on the same scale.
+
+    One wrong digit in the intercept of one slice makes fat of blood, and nothing else shows it:
+    between neighbours, half of all voxels stay as they are. Raises NotAnalysed: BAD_RESCALE.
+    """
+    for k in range(1, len(slices)):
+        one, two = slices[k - 1], slices[k]
+        if (one.slope, one.intercept) == (two.slope, two.intercept):
+            continue
+        step = float(np.median(hu[::4, ::4, k].astype(np.float32) - hu[::4, ::4, k - 1]))
+        if abs(step) > _MAX_STEP_HU:
+            text = f"slices {k} and {k + 1} have other rescale values and lie {step:.0f} HU apart"
+            raise NotAnalysed("BAD_RESCALE", text)
 
 
 def check_size(hu: NDArray[Any], affine: NDArray[np.float64]) -> None:

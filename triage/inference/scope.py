@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from monai.data import MetaTensor
+from scipy import ndimage
+from torch import Tensor
 
 from triage.reasons import NotAnalysed
 from triage.types import (
@@ -29,6 +32,9 @@ LEAST_ML: dict[Organ, float] = {
 PLAIN_BELOW = 85.0
 ARTERIAL_ABOVE = 225.0
 DELAYED_BELOW = 125.0
+# Brightest of what a kidney encloses, HU: at most 270 in simulated portal venous scans.
+EXCRETED_ABOVE = 300.0
+CLOSED = 4  # voxels of 3 mm: the hollow of a kidney
 
 
 def judge_scope(grid: MetaTensor, anatomy: Anatomy) -> Scope:
@@ -70,7 +76,8 @@ def contrast_phase(grid: MetaTensor, anatomy: Anatomy) -> tuple[Phase, float | N
             return Phase.PLAIN, value
         if value > ARTERIAL_ABOVE:
             return Phase.ARTERIAL, value
-        return (Phase.DELAYED if value < DELAYED_BELOW else Phase.PORTAL_VENOUS), value
+        late = value < DELAYED_BELOW or excretes(hu, labels)
+        return (Phase.DELAYED if late else Phase.PORTAL_VENOUS), value
     for organ, limit in (
         (Organ.KIDNEY_RIGHT, 80.0),
         (Organ.KIDNEY_LEFT, 80.0),
@@ -80,6 +87,29 @@ def contrast_phase(grid: MetaTensor, anatomy: Anatomy) -> tuple[Phase, float | N
         if len(tissue) > 2000:
             return (Phase.PORTAL_VENOUS if float(tissue.median()) > limit else Phase.PLAIN), None
     return Phase.UNKNOWN, None
+
+
+def excretes(hu: Tensor, labels: Tensor) -> bool:
+    """Whether contrast fills the renal pelvis: the excretory phase, from about three minutes on.
+
+    hu, labels: (X, Y, Z) on the working grid. Looked at is what a kidney encloses, its hollow
+    filled up; bowel and vessels that are labelled do not count.
+    """
+    for organ in (Organ.KIDNEY_RIGHT, Organ.KIDNEY_LEFT):
+        value = ORGAN_LABEL[organ]
+        where = (labels == value).nonzero()
+        if len(where) < 2000:
+            continue
+        low, high = where.amin(0).tolist(), (where.amax(0) + 1).tolist()
+        box = tuple(slice(a, b, k) for a, b, k in zip(low, high, (2, 2, 1), strict=True))  # 3 mm
+        part = labels[box].numpy()
+        own = part == value
+        whole = np.pad(own, CLOSED)
+        whole = ndimage.binary_closing(whole, iterations=CLOSED)[(slice(CLOSED, -CLOSED),) * 3]
+        inside = hu[box].numpy()[whole & (own | (part == 0))]
+        if np.percentile(inside, 99.5) > EXCRETED_ABOVE:
+            return True
+    return False
 
 
 def _warnings(anatomy: Anatomy, seen: set[Organ]) -> list[str]:

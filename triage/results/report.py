@@ -37,6 +37,7 @@ TIMINGS = (
     "load_s",
     "read_s",
     "resample_s",
+    "quality_s",
     "localise_s",
     "slices_s",
     "volume_s",

@@ -1,23 +1,23 @@
 """Why: signed attributions, from what the networks already computed.
 
-Two maps are added, each weighted as its branch is in the decision:
+Both branches draw a map of logits and pool it to their answer: each member of a slice ensemble one
+of 7 x 7 places a slice, the volume net one at 3 mm. Grad-CAM (Selvaraju et al., ICCV 2017) has a
+closed form there: the gradient's mean over places is the map's own weight of each channel times a
+constant, so Grad-CAM is the map of logits without its bias. Nothing runs twice; tests hold it
+against Captum's LayerGradCam.
 
-- slice ensembles: Grad-CAM (Selvaraju et al., ICCV 2017) on the last block of each member, averaged
-  over members, laid back onto the slices;
-- volume net: Grad-CAM on the features of its finest decoder stage, at 3 mm.
-
-Where a map of logits is pooled into the answer, Grad-CAM has a closed form: the gradient's mean
-over places is the map's own weight of each channel times a constant, so Grad-CAM is the map of
-logits without its bias. That map was computed on the way to the answer; nothing runs twice. Tests
-hold it against Captum's LayerGradCam, which does the work where there is no such map.
-
-Signs are kept: positive speaks for the injury, negative against it. Nothing is rectified.
+The default attribution of a place is its fused logit: members' mean and volume net, weighted as in
+the decision, the finer map counting twice. 0 is where an injury is as likely as not, red above.
+What speaks against is bounded (exponential linear unit, Clevert et al., ICLR 2016) and stays in
+the organs, or healthy tissue, which is nearly everything, would drown the rest. Measured:
+docs/SALIENCY.md.
 """
 
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +33,31 @@ from triage.nets.volume_unet import VolumeUNet
 from triage.types import TARGET_ORGANS, TARGETS, Anatomy, Target
 
 REACH_MM = 15.0  # attribution counts this far around the organ: haematomas lie beside it
+FINER = 2.0  # weight of the volume net's map: it sees 3 mm, a place of a slice is 20 mm and more
+AGAINST = 0.15  # bound of what speaks against, in parts of the largest that speaks for
+LEAST = 1.0  # logits that the strongest place of a suspected target speaks for it, at least
+
+
+@dataclass(frozen=True)
+class Places:
+    """Fused logits of the places around a target's organs, in a box of the working grid."""
+
+    box: Slices
+    organs: Tensor  # (X, Y, Z) bool
+    near: Tensor  # (X, Y, Z) bool: what lies around the organs
+    logits: Tensor  # (X, Y, Z)
+
+
+class Branches(Protocol):
+    """Explains the two branches of a decision, each up to a positive factor."""
+
+    def slices(self, target: Target, looked: Looked) -> Tensor:
+        """Signed attribution (S, h, w) of a view's slices, on the CPU."""
+        ...
+
+    def volume(self, target: Target) -> Tensor:
+        """Signed attribution (X, Y, Z) at 3 mm in `Evidence.volume_box`, on the CPU."""
+        ...
 
 
 def explain(
@@ -41,29 +66,92 @@ def explain(
     anatomy: Anatomy,
     target: Target,
     weights: tuple[float, float],
+    branches: Branches | None = None,
+    *,
+    suspected: bool = False,
 ) -> MetaTensor:
-    """Signed attribution of one target on the working grid: (1, X, Y, Z), largest magnitude 1.
+    """Signed attribution of one target on the working grid: (1, X, Y, Z), within -1 and 1.
 
-    `weights`: of the slice ensemble and of the volume net in the fused logit.
+    `weights`: of the slice ensemble and of the volume net in the fused logit. `branches`: another
+    way to explain them than by their maps. `suspected`: see `signed`.
     """
+    if branches is None:
+        places = place_logits(nets, evidence, anatomy, target, weights)
+        return signed(places, anatomy, suspected=suspected)
     labels = anatomy.labels.as_tensor()[0]
     out = torch.zeros(labels.shape)
-    found = _near(anatomy, target, evidence.tissue)
+    found = surroundings(anatomy, target, evidence.tissue)
     if found is not None:
         box, near = found
         total = torch.zeros(near.shape)
-        for looked in evidence.looked.get(target, []):
-            if looked.slices:
-                total += weights[0] * _slice_map(nets, target, looked, box, anatomy)
+        views = [v for v in evidence.looked.get(target, []) if v.slices]
+        fields = [branches.slices(target, v) for v in views]
+        # One scale for both kidneys: the healthy one must not look like the other.
+        largest = max((float(f.abs().max()) for f in fields), default=0.0)
+        for view, field in zip(views, fields, strict=True):
+            if largest > 0:
+                laid, _ = _on_slices(field / largest, view, box, anatomy)
+                total += weights[0] * laid
         if weights[1] > 0 and evidence.volume_features is not None:
-            total += weights[1] * _volume_map(nets, evidence, target, box)
-        total = total.masked_fill_(~near, 0.0)
-        peak = float(total.abs().max())
-        out[box] = total / peak if peak > 0 else total
+            total += weights[1] * _unit(_on_volume(branches.volume(target), evidence, box))
+        out[box] = _unit(total.masked_fill_(~near, 0.0))
     return MetaTensor(out[None], affine=anatomy.labels.affine)
 
 
-def _near(anatomy: Anatomy, target: Target, tissue: Tensor | None) -> tuple[Slices, Tensor] | None:
+def place_logits(
+    nets: Networks,
+    evidence: Evidence,
+    anatomy: Anatomy,
+    target: Target,
+    weights: tuple[float, float],
+) -> Places | None:
+    """What the branches say of each place; None without the target's organs.
+
+    Where one of them did not look, the other answers alone.
+    """
+    found = surroundings(anatomy, target, evidence.tissue)
+    if found is None:
+        return None
+    box, near = found
+    total, seen = torch.zeros(near.shape), torch.zeros(near.shape)
+    for view in (v for v in evidence.looked.get(target, []) if v.slices):
+        laid, inside = _on_slices(slice_logits(nets, target, view), view, box, anatomy)
+        new = inside & ((seen == 0) | (laid * weights[0] > total))  # views overlap: the stronger
+        total = torch.where(new, laid * weights[0], total)
+        seen = torch.where(inside, weights[0], seen)
+    if weights[1] > 0 and evidence.volume_lesions is not None:
+        lesions = volume_logits(evidence, target)
+        inside = _on_volume(torch.ones_like(lesions), evidence, box) > 0.5
+        share = FINER * weights[1] * inside
+        total += share * _on_volume(lesions, evidence, box)
+        seen += share
+    near = near & (seen > 0)  # a place that nobody looked at says nothing
+    organs = organ_mask(anatomy, TARGET_ORGANS[target])[box] & near
+    return Places(box, organs, near, torch.where(seen > 0, total / seen.clamp_min(1e-9), 0.0))
+
+
+def signed(places: Places | None, anatomy: Anatomy, *, suspected: bool = False) -> MetaTensor:
+    """Fused logits as attribution (1, X, Y, Z), 0 away from the organs.
+
+    1 is the strongest place, where that is a logit or more. Of a `suspected` target at least the
+    strongest places speak for it, by `LEAST` logits: its branches may have found different places,
+    each too weak alone.
+    """
+    out = torch.zeros(anatomy.labels.shape[1:])
+    if places is not None and bool(places.near.any()):
+        field = places.logits.masked_fill(~places.near, 0.0)
+        strongest = float(places.logits[places.near].max())
+        if suspected and strongest < LEAST:
+            field = (field + LEAST - strongest).masked_fill(~places.near, 0.0)
+        field = torch.where(places.organs | (field > 0), field, 0.0)
+        field = field / max(float(field.max()), 1.0)
+        out[places.box] = torch.where(field > 0, field, AGAINST * (field / AGAINST).expm1())
+    return MetaTensor(out[None], affine=anatomy.labels.affine)
+
+
+def surroundings(
+    anatomy: Anatomy, target: Target, tissue: Tensor | None
+) -> tuple[Slices, Tensor] | None:
     """The target's organs and their surroundings: a box, and the mask in it; None without organs.
 
     With `tissue` (X, Y, Z) only tissue counts.
@@ -82,18 +170,21 @@ def _unit(field: Tensor) -> Tensor:
     return field / peak if float(peak) > 0 else field
 
 
-def _slice_map(
-    nets: Networks, target: Target, looked: Looked, box: Slices, anatomy: Anatomy
-) -> Tensor:
-    """Members' mean Grad-CAM of a view's slices in a box of the working grid, peak 1."""
-    cam = _unit(slice_cam(nets, target, looked))  # (S, h, w)
+def _on_slices(
+    field: Tensor, looked: Looked, box: Slices, anatomy: Anatomy
+) -> tuple[Tensor, Tensor]:
+    """Values (S, h, w) of a view's slices in a box of the working grid, and where there are any."""
     half = looked.view.field_mm / 2 / float(anatomy.labels.pixdim[0])  # voxels
     x, y = (
         (centre - torch.arange(part.start, part.stop, dtype=torch.float32)) / half
         for centre, part in zip(looked.region.centre, box[:2], strict=True)
     )  # picture: column from x, row from y
     points = torch.stack(torch.meshgrid(x, y, indexing="ij"), -1)[None]  # (1, X, Y, 2)
-    planes = F.grid_sample(cam[None], points, mode="bilinear", align_corners=False)[0]  # (S, X, Y)
+    # A view's outermost half place is its own: nothing fades towards what it does not show.
+    planes = F.grid_sample(
+        field[None], points, mode="bilinear", padding_mode="border", align_corners=False
+    )[0]  # (S, X, Y)
+    shown = (points[0].abs() <= 1).all(-1)  # (X, Y)
     judged = torch.tensor(looked.slices)
     z = torch.arange(box[2].start, box[2].stop)
     inside = (z >= judged[0]) & (z <= judged[-1])  # edge slices are not repeated
@@ -102,30 +193,35 @@ def _slice_map(
     gap = (judged[upper] - judged[lower]).clamp_min(1)
     share = torch.where(judged[upper] == z, 1.0, (z - judged[lower]) / gap)
     share = share[:, None, None]  # slices between two judged ones are mixed
-    mixed = planes[lower] * (1 - share) + planes[upper] * share
-    return (mixed * inside[:, None, None]).permute(1, 2, 0)  # (X, Y, Z)
+    mixed = planes[lower] * (1 - share) + planes[upper] * share  # (Z, X, Y)
+    where = inside[:, None, None] & shown
+    return (mixed * where).permute(1, 2, 0), where.permute(1, 2, 0)
 
 
 @torch.no_grad()
-def slice_cam(nets: Networks, target: Target, looked: Looked) -> Tensor:
-    """Members' mean Grad-CAM of a view's slices (S, h', w'), on the CPU: see the module's text."""
-    tails = nets.slices.of(target)
+def slice_logits(nets: Networks, target: Target, looked: Looked) -> Tensor:
+    """Members' mean logit of each place of a view's slices (S, h', w'), on the CPU."""
     maps = looked.maps
     if maps is None:
+        tails = nets.slices.of(target)
         maps = torch.stack([tail.map(tail.features(looked.features))[:, 0] for tail in tails])
-    bias = torch.stack([tail.classifier.bias[0] for tail in tails]).to(maps)
-    return (maps - bias[:, None, None, None]).mean(0).cpu()
+    return maps.mean(0).float().cpu()
 
 
-def _volume_map(nets: Networks, evidence: Evidence, target: Target, box: Slices) -> Tensor:
-    """Volume net's Grad-CAM in a box of the working grid, peak 1."""
+def volume_logits(evidence: Evidence, target: Target) -> Tensor:
+    """Volume net's logit of a lesion in each place (X, Y, Z) at 3 mm, on the CPU."""
+    if evidence.volume_lesions is None:
+        raise ValueError("Expected evidence that the volume net has run")
+    return evidence.volume_lesions[0, TARGETS.index(target)].detach().float().cpu()
+
+
+def _on_volume(field: Tensor, evidence: Evidence, box: Slices) -> Tensor:
+    """Values (X, Y, Z) at 3 mm of the volume net's box in a box of the working grid; 0 beyond."""
     if evidence.volume_box is None:
         raise ValueError("Expected evidence that the volume net has run")
-    cam = volume_cam(nets, evidence, target)[None, None]
     # The grid of the transposed convolution is smoothed away.
-    smooth = F.avg_pool3d(F.pad(cam, (1,) * 6, mode="replicate"), 3, stride=1)[0, 0]
-    own = [s.stop - s.start for s in evidence.volume_box]
-    smooth = _unit(smooth[: own[0], : own[1], : own[2]])  # the rest is padding
+    padded = F.pad(field[None, None], (1,) * 6, mode="replicate")
+    smooth = F.avg_pool3d(padded, 3, stride=1)[0, 0]
     out = torch.zeros([s.stop - s.start for s in box])
     source, place = [], []
     for part, wanted, pool in zip(evidence.volume_box, box, POOL, strict=True):
@@ -143,23 +239,6 @@ def _volume_map(nets: Networks, evidence: Evidence, target: Target, box: Slices)
         tuple(slice(p.start - s.start * f, p.stop - s.start * f)
               for p, s, f in zip(place, source, POOL, strict=True))]  # fmt: skip
     return out
-
-
-def volume_cam(nets: Networks, evidence: Evidence, target: Target) -> Tensor:
-    """Volume net's Grad-CAM of one target (X, Y, Z) at 3 mm, on the CPU, up to a positive factor.
-
-    The study logit of a `VolumeNet` comes from means over the strongest places of its lesion map.
-    """
-    features, lesions = evidence.volume_features, evidence.volume_lesions
-    regions, t = evidence.volume_regions, TARGETS.index(target)
-    if features is None or regions is None:
-        raise ValueError("Expected evidence that the volume net has run")
-    if isinstance(nets.volume, VolumeNet) and lesions is not None:
-        head, bias = nets.volume.study[t], nets.volume.map.bias
-        if isinstance(head, nn.Linear) and bias is not None:
-            sign = head.weight.sum().sign()
-            return ((lesions[0, t] - bias[t]) * sign).detach().cpu()
-    return captum_volume_cam(nets.volume, features, regions, t)
 
 
 class _Heads(nn.Module):

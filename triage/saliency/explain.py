@@ -15,9 +15,10 @@ from triage.imaging.planes import Planes
 from triage.imaging.resample import grid_positions
 from triage.imaging.volume import straightened
 from triage.inference.networks import Networks
-from triage.inference.score import Evidence, Looked, organ_mask, smoothed
-from triage.saliency.attribution import explain
+from triage.inference.score import Evidence, organ_mask
+from triage.saliency.attribution import Places, place_logits, signed
 from triage.saliency.drawing import Frame
+from triage.saliency.names import SHEETS
 from triage.saliency.nifti import write_nifti
 from triage.saliency.overlay import ROOM, contact_sheet, draw_overlay, draw_plain, saliency_scale
 from triage.saliency.scene import Scene
@@ -34,6 +35,9 @@ from triage.types import (
 
 KEY_SLICES = 3
 APART_MM = 12.0  # key slices show different places
+LEAST_SCALE = 0.5  # magnitude of full colour: what is weak looks weak
+STRONGEST_MM2 = 100.0  # of a slice, whose mean logit ranks it
+LOWEST = -30.0  # logit of what lies away from the organs
 
 
 def illustrate(
@@ -58,8 +62,10 @@ def illustrate(
     def one(finding: Finding) -> Finding:
         if finding.verdict is Verdict.NOT_ASSESSED:
             return drawn.not_assessed(finding)
-        grid_map = explain(nets, evidence, anatomy, finding.target, weights[finding.target])
-        keys = key_slices(evidence.looked[finding.target], grid_map, drawn.straight)
+        target = finding.target
+        places = place_logits(nets, evidence, anatomy, target, weights[target])
+        grid_map = signed(places, anatomy, suspected=finding.flagged)
+        keys = key_slices(places, grid_map, drawn.straight)
         if scene is not None:
             scene.hot(finding, grid_map)
         return drawn.assessed(replace(finding, key_slices=keys), grid_map, anatomy)
@@ -71,10 +77,15 @@ def illustrate(
         if scene is not None and surfaces is not None:
             surfaces.result()
             scene.close()
-    first = [out / done[t].overlays[0] for t in Target if t in done and done[t].overlays]
-    if first:
-        contact_sheet(first, out / "overlays" / "contact_sheet.png")
     return done
+
+
+def write_sheets(findings: Mapping[Target, Finding], out: Path) -> None:
+    """The first overlay of every target on one page below `out`: PNG and PDF."""
+    first = [out / findings[t].overlays[0] for t in Target
+             if t in findings and findings[t].overlays]  # fmt: skip
+    if first:
+        contact_sheet(first, *(out / name for name in SHEETS))
 
 
 @dataclass(frozen=True)
@@ -87,6 +98,7 @@ class Drawing:
     straight: Volume
     frame: Frame
     out: Path
+    note: str = ""  # burnt into the overlays' corner
 
     @property
     def score_name(self) -> str:
@@ -109,13 +121,16 @@ class Drawing:
 
     def assessed(self, finding: Finding, grid_map: MetaTensor, anatomy: Anatomy) -> Finding:
         """The map as NIfTI, and an overlay with its unmarked twin for each key slice."""
+        file = write_map(grid_map, self.volume, self.straight, finding.target, self.out)
+        return replace(self.pictures(finding, grid_map, anatomy), saliency=file)
+
+    def pictures(self, finding: Finding, grid_map: MetaTensor, anatomy: Anatomy) -> Finding:
+        """An overlay with its unmarked twin for each key slice."""
         target, keys = finding.target, finding.key_slices
         saliency = Planes(grid_map, self.straight)
         saliency.affine = self.volume.hu.affine
-        file = f"saliency_{target.value}.nii.gz"
-        write_nifti(saliency, self.out / file)
         organs = self._organs(target, anatomy, [key.index for key in keys])
-        scale = saliency_scale(grid_map)
+        scale = max(saliency_scale(grid_map), LEAST_SCALE)
         files = []
         for rank, key in enumerate(keys if finding.flagged else keys[:1]):
             stem = target.value if rank == 0 else f"{target.value}_{rank + 1}"
@@ -131,10 +146,11 @@ class Drawing:
                 organ_mask=self._stack(organs, key.index),
                 scale=scale,
                 frame=self.frame,
+                note=self.note,
             )
             plain = self.out / f"overlays/{stem}_plain.png"
             draw_plain(self.volume, target, key.index, plain, frame=self.frame)
-        return replace(finding, saliency=file, overlays=tuple(files))
+        return replace(finding, overlays=tuple(files))
 
     def _organs(self, target: Target, anatomy: Anatomy, slices: Sequence[int]) -> Planes:
         """The target's organs on the volume's voxels, right in `slices` alone."""
@@ -154,28 +170,43 @@ class Drawing:
         return MetaTensor(shown, affine=self.volume.hu.affine)
 
 
-def key_slices(looked: list[Looked], grid_map: MetaTensor, volume: Volume) -> tuple[KeySlice, ...]:
-    """The slices that carry the decision, strongest first; scores are members' mean, 0 to 1.
+def write_map(
+    grid_map: MetaTensor, volume: Volume, straight: Volume, target: Target, out: Path
+) -> str:
+    """A map of the working grid as NIfTI on the volume's voxels; returns the file's name."""
+    saliency = Planes(grid_map, straight)
+    saliency.affine = volume.hu.affine
+    name = f"saliency_{target.value}.nii.gz"
+    write_nifti(saliency, out / name)
+    return name
 
-    `index` counts the volume's slices from the patient's feet.
+
+def key_slices(places: Places | None, grid: MetaTensor, volume: Volume) -> tuple[KeySlice, ...]:
+    """The slices that carry the decision, strongest first.
+
+    The score of a slice, 0 to 1, is that of its strongest square centimetre. `grid`: anything on
+    the working grid, `volume` along its axes. `index` counts the volume's slices from the feet.
     """
-    affine = torch.as_tensor(grid_map.affine, dtype=torch.float64)
-    inverse = torch.linalg.inv(torch.as_tensor(volume.hu.affine, dtype=torch.float64))
-    step = float(affine[2, 2])
-    found: list[tuple[float, int, torch.Tensor]] = []
-    for view in looked:
-        x, y = view.region.centre
-        for z, logit in zip(view.slices, smoothed(view.logits).tolist(), strict=True):
-            point = affine @ torch.tensor([x, y, float(z), 1.0], dtype=torch.float64)
-            found.append((logit, z, point))
-    found.sort(key=lambda item: -item[0])
-    chosen: list[tuple[float, int, torch.Tensor]] = []
-    for item in found:
-        if all(abs(item[1] - other[1]) * step >= APART_MM for other in chosen):
-            chosen.append(item)
+    if places is None or not bool(places.near.any()):
+        return ()
+    step = float(grid.affine[2, 2])
+    logits = places.logits.masked_fill(~places.near, LOWEST).flatten(0, 1)  # (X Y, Z)
+    count = max(1, round(STRONGEST_MM2 / float(grid.affine[0, 0] * grid.affine[1, 1])))
+    profile = logits.topk(min(count, len(logits)), dim=0).values.mean(0)  # (Z,)
+    inside = places.near.any(0).any(0)
+    chosen: list[int] = []
+    for k in profile.argsort(descending=True).tolist():
+        if inside[k] and all(abs(k - other) * step >= APART_MM for other in chosen):
+            chosen.append(k)
         if len(chosen) == KEY_SLICES:
             break
-    return tuple(_key(logit, inverse @ point, volume) for logit, _, point in chosen)
+    affine, low = torch.as_tensor(grid.affine, dtype=torch.float64), places.box[2].start
+    inverse = torch.linalg.inv(torch.as_tensor(volume.hu.affine, dtype=torch.float64))
+    found = []
+    for k in chosen:
+        point = affine @ torch.tensor([0.0, 0.0, float(low + k), 1.0], dtype=torch.float64)
+        found.append(_key(float(profile[k]), inverse @ point, volume))
+    return tuple(found)
 
 
 def _key(logit: float, index: torch.Tensor, volume: Volume) -> KeySlice:

@@ -72,6 +72,7 @@ def draw_overlay(
     organ_mask: MetaTensor | None = None,
     scale: float | None = None,
     frame: Frame | None = None,
+    note: str = "",
 ) -> Path:
     """Draw one slice with its saliency as PNG, and return the path.
 
@@ -89,6 +90,7 @@ def draw_overlay(
     scale : magnitude of full colour; None is `saliency_scale(saliency)`. Pass it when several
         slices are drawn.
     frame : part of the slices that is shown; None is `Frame.around_body(volume, ROOM)`.
+    note : a few words, burnt in beside the bundle.
 
     Raises
     ------
@@ -121,7 +123,10 @@ def draw_overlay(
         if shown is None or float(np.abs(shown).max()) < FAINT:
             _corner_note(draw, "no attribution in this slice")
     _header(draw, finding, score_name)
-    _footer(draw, sheet.position(), f"bundle {bundle.name} {bundle.version}", bundle.calibrated_on)
+    made_by = (
+        f"bundle {bundle.name} {bundle.version}    calibrated on {bundle.calibrated_on} patients"
+    )
+    _footer(draw, sheet.position(), f"{made_by}    {note}" if note else made_by)
     return _save(canvas, path)
 
 
@@ -136,41 +141,46 @@ def draw_plain(
     canvas, draw = sheet.compose(sheet.ct())
     write(draw, (20, 14), target.value.upper(), 32, WHITE)
     write(draw, (20, 56), "unmarked image", 20, DIM)
-    _footer(draw, sheet.position(), "", "")
+    _footer(draw, sheet.position(), "")
     return _save(canvas, path)
 
 
-def contact_sheet(paths: Sequence[Path], path: Path, *, width: int = 600) -> Path:
-    """Put pictures side by side on one page, PNG or PDF by the name of `path`.
+def contact_sheet(pictures: Sequence[Path], *paths: Path, width: int = 600) -> None:
+    """Put pictures side by side on one page, PNG or PDF by the name of each of `paths`.
 
     `width` of one picture in pixels. Raises ValueError if there are no pictures.
     """
-    if not paths:
+    if not pictures:
         raise ValueError("Expected at least one picture")
-    columns = ceil(sqrt(len(paths)))
-    rows = ceil(len(paths) / columns)
+    columns = ceil(sqrt(len(pictures)))
+    rows = ceil(len(pictures) / columns)
     height = round(width * SIZE[1] / SIZE[0])
     strip = 40
     sheet = Image.new("RGB", (columns * width, rows * height + strip), BACKGROUND)
-    for i, source in enumerate(paths):
+    for i, source in enumerate(pictures):
         with Image.open(source) as picture:
             small = picture.convert("RGB")
             small.thumbnail((width, height), Image.Resampling.LANCZOS)
         sheet.paste(small, (i % columns * width, i // columns * height))
     draw = ImageDraw.Draw(sheet)
     write(draw, (16, rows * height + strip / 2), DISCLAIMER, 20, AMBER, anchor="lm")
-    return _save(sheet, path)
+    for path in paths:
+        _save(sheet, path)
 
 
 def saliency_scale(saliency: MetaTensor) -> float:
-    """Magnitude of full colour: a high percentile of what is not zero; 0 for an empty map."""
+    """Magnitude of full colour: a high percentile of what is not zero; 0 for an empty map.
+
+    At least half of the largest: a small injury in a large map is not clipped to a flat spot.
+    """
     values = saliency.as_tensor()
+    largest = max(abs(float(v)) for v in values.aminmax())
     step = max(1, int((values.numel() / 2e6) ** (1 / 3)))  # about two million voxels are enough
     for every in (step, 1):  # a small hot spot can fall between the sampled voxels
         sample = values[:, ::every, ::every, ::every].abs().flatten()
         sample = sample[sample != 0]
         if sample.numel() > 0:
-            return float(np.percentile(sample.cpu().numpy(), PERCENTILE))
+            return max(float(np.percentile(sample.cpu().numpy(), PERCENTILE)), largest / 2)
     return 0.0
 
 
@@ -300,12 +310,10 @@ def _header(draw: ImageDraw.ImageDraw, finding: Finding, score_name: str) -> Non
     write(draw, (20, 56), "    ".join(facts), 20, DIM, width=SIZE[0] - 40)
 
 
-def _footer(draw: ImageDraw.ImageDraw, position: str, bundle: str, calibrated_on: str) -> None:
+def _footer(draw: ImageDraw.ImageDraw, position: str, made_by: str) -> None:
     top = SIZE[1] - FOOTER
-    if calibrated_on:
-        bundle += f"    calibrated on {calibrated_on} patients"
     write(draw, (20, top + 10), position, 18, WHITE, width=SIZE[0] - 40)
-    write(draw, (20, top + 40), bundle, 18, DIM, width=SIZE[0] - 40)
+    write(draw, (20, top + 40), made_by, 18, DIM, width=SIZE[0] - 40)
     write(draw, (20, top + 70), DISCLAIMER, 24, AMBER, width=SIZE[0] - 40)
 
 

@@ -27,6 +27,8 @@ GROUPS = (
     "upload",
     "studies",
     "files",
+    "research",
+    "drift",
     "stream",
     "lists",
     "pacs",

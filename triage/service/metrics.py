@@ -4,13 +4,14 @@ and hold what other processes did; times are observed as analyses end. No patien
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from triage.service.drift.assess import Assessment
 from triage.service.records import Database, analyses, deliveries, lists, quarantine, studies
 from triage.service.records.models import now
 
@@ -22,9 +23,11 @@ STAGE_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 120, 300)
 class Metrics:
     """One registry a service, so that tests can run several in one process."""
 
-    def __init__(self, records: Database) -> None:
+    def __init__(self, records: Database, drift: Callable[[], Assessment] = Assessment) -> None:
+        """`drift`: what was seen last of what comes in."""
         self.registry = CollectorRegistry()
         self.registry.register(FromRecords(records))
+        self.registry.register(FromDrift(drift))
         self.flag = Histogram(
             "triage_flag_seconds",
             "From the last image of a live study to its verdict.",
@@ -93,6 +96,30 @@ class FromRecords:
         yield _gauges(
             "triage_worker_heartbeat_age_seconds", "Since a worker's last beat.", "worker", ages
         )
+
+
+class FromDrift:
+    """How far each figure moved from each reference (`drift.assess`)."""
+
+    def __init__(self, latest: Callable[[], Assessment]) -> None:
+        self.latest = latest
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        found = self.latest()
+        studies = GaugeMetricFamily("triage_drift_studies", "Newest studies that were compared.")
+        studies.add_metric([], found.studies)
+        yield studies
+        labels = ["figure", "against"]
+        psi = GaugeMetricFamily("triage_drift_psi", "Population stability index.", labels=labels)
+        moved = GaugeMetricFamily("triage_drift", "1: moved far, not by chance.", labels=labels)
+        for one in found.comparisons:
+            for figure in one.figures:
+                psi.add_metric([figure.figure, one.against], figure.shift.psi)
+                moved.add_metric([figure.figure, one.against], float(figure.warn))
+        yield from (psi, moved)
 
 
 def _gauges(name: str, text: str, label: str, values: Mapping[str, float]) -> GaugeMetricFamily:

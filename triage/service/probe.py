@@ -15,7 +15,7 @@ from triage.settings import Settings
 
 BEAT_S = 60.0  # a worker beats every few seconds
 TIMEOUT_S = 10.0
-OURSELVES = {"0.0.0.0": "127.0.0.1", "::": "::1", "localhost": "127.0.0.1"}  # noqa: S104
+OURSELVES = {"0.0.0.0": "127.0.0.1", "::": "::1", "localhost": "127.0.0.1"}  # noqa: S104 - compared  # nosec B104
 
 
 def serve(settings: Settings) -> bool:

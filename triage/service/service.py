@@ -22,6 +22,7 @@ from triage.service.access.principal import Principal, local
 from triage.service.access.shipping import Shipping
 from triage.service.api.view import summaries
 from triage.service.delivering import Deliveries
+from triage.service.drift.watch import DriftWatch
 from triage.service.events import Hub
 from triage.service.images.files import Files, HomeInUseError
 from triage.service.images.retention import delete_study
@@ -74,7 +75,8 @@ class Service:
         self.files = Files(self.home, settings.max_instance_bytes)
         self.volumes = Volumes(settings)
         self.bundle = Bundle(settings.model)
-        self.metrics = Metrics(self.records)
+        self.drift = DriftWatch(settings, self.records, self._tell)
+        self.metrics = Metrics(self.records, lambda: self.drift.latest)
         self.guard = Guard(settings, self.records)
         self.attempts = Attempts()
         self.shipping = Shipping(settings, self.records)
@@ -125,6 +127,8 @@ class Service:
             stack.callback(self.cohorts.stop)
             self.deliveries.start()
             stack.callback(self.deliveries.stop)
+            self.drift.start()
+            stack.callback(self.drift.stop)
             self._listen_for_orders(stack)
             self._running = stack.pop_all()
 
@@ -161,6 +165,12 @@ class Service:
     def _open_records(self) -> None:
         shown = self.records.url.render_as_string(hide_password=True)
         try:
+            if self.records.is_new() and self.files.holds_images():
+                raise CannotStartError(
+                    f"The database {shown} is new, but images lie below {self.files.studies}: they "
+                    "would be removed as never acknowledged. Put the database back, or set "
+                    "TRIAGE_DATABASE_URL; to begin anew, move images and analyses away."
+                )
             self.records.upgrade()
         except (DatabaseBusyError, DatabaseFullError, SQLAlchemyError, OSError) as error:
             cause = getattr(error.__cause__ or error, "orig", None) or error.__cause__ or error
@@ -189,6 +199,10 @@ class Service:
             heads.note(self.home, head)
         except (DatabaseBusyError, DatabaseFullError, OSError) as error:
             log.error("start or end could not be recorded: %s", type(error).__name__)
+
+    def _tell(self, kind: str, data: dict[str, Any]) -> None:
+        with suppress(RuntimeError):  # no event loop: nobody listens
+            self.hub.publish_soon(kind, data)
 
     def _ready(self, study_id: str, images_version: int) -> None:
         if self.workflow is not None:
@@ -271,5 +285,4 @@ class Service:
         who = by or local()
         delete_study(self.records, self.files, study_id, who.name, who.address)
         self.volumes.remove(study_id)
-        with suppress(RuntimeError):  # no event loop: nobody listens
-            self.hub.publish_soon("deleted", {"id": study_id, "study_instance_uid": uid})
+        self._tell("deleted", {"id": study_id, "study_instance_uid": uid})

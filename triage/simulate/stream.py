@@ -97,7 +97,7 @@ class _Worker:
 
     def take(self, number: int) -> Any:
         try:
-            ok, value, trace = pickle.loads(self.pipe.recv_bytes())  # noqa: S301 # nosec B301 - from _send
+            ok, value, trace = pickle.loads(self.pipe.recv_bytes())  # noqa: S301 - from _send  # nosec B301
         except EOFError:
             self.process.join(10)
             raise RuntimeError(
@@ -159,7 +159,7 @@ def _send(pipe: Connection, shelf: queue.Queue[Any], gone: threading.Event) -> N
 def _portable(error: Exception) -> Exception:
     """The error itself if it survives pickling, else its text."""
     try:
-        copy = pickle.loads(pickle.dumps(error))  # noqa: S301 # nosec B301 - our own bytes
+        copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes  # nosec B301
     except Exception:
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error if type(copy) is type(error) else RuntimeError(str(error))

@@ -1,10 +1,8 @@
-"""Drills that take minutes, with their figures: scripts/service-drills."""
+"""Drills that take minutes, with their figures: `scripts/drills` runs them with its own."""
 
 from __future__ import annotations
 
 import os
-import random
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -20,11 +18,10 @@ from .acknowledged import acknowledged, current_verdicts, stored, unfinished_fil
 from .patients import copy_as_new_study, simulate
 from .patients import study_uid as uid_of
 from .peers import send, storescu
-from .running import ROOT, Running, service, until
+from .running import ROOT, service, until
 from .small import study_uid, write_study
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("storescu"), pytest.mark.timeout(3600)]
-MOMENTS = int(os.environ.get("TRIAGE_DRILL_MOMENTS", "20"))
 STUDIES, SENDERS = 60, 50
 AIM_S = 15.0  # beyond the quiet time, on two cores
 
@@ -76,43 +73,6 @@ def test_50_senders_at_once(tmp_path: Path, quick: bool) -> None:
         print({s["status"] for s in studies}, f"all after {time.monotonic() - began:.0f} s")
         assert set().union(*told) <= set(stored(running.home))
         assert set(current_verdicts(running.home).values()) == {1}
-
-
-def test_kill_9_at_random_moments(tmp_path: Path) -> None:
-    """Whole service or worker child; every acknowledged image is there, each study ends once."""
-    dice = random.Random(9)  # noqa: S311 - moments, no secrets
-    running = Running(tmp_path / "home")
-    told: set[str] = set()
-    try:
-        running.start()
-        for moment in range(MOMENTS):
-            folder = write_study(tmp_path / "sent", moment, slices=100)
-            sender = storescu(running.dicom_port, folder)
-            latest = dice.choice([0.5, 0.5, 4.0])  # while images arrive, or while one is analysed
-            time.sleep(dice.uniform(0.0, latest))
-            target = dice.choice(["service", "service", "child"])
-            if target == "service":
-                running.kill()
-            else:
-                for child in running.children()[:1]:
-                    with suppress(ProcessLookupError):
-                        os.kill(child, signal.SIGKILL)
-            told |= acknowledged(sender)
-            if target == "service":
-                running.start()
-            lost = told - set(stored(running.home))
-            print(f"moment {moment}: {target}, {len(told)} acknowledged, {len(lost)} lost")
-            assert not lost
-            assert unfinished_files(running.home) == []
-            if sender.returncode:  # the scanner tries again
-                send(running.dicom_port, folder)
-        for moment in range(MOMENTS):
-            study = running.whole(study_uid(moment), 100)
-            assert study["status"] == "analysed"
-        assert set(current_verdicts(running.home).values()) == {1}
-        assert len(stored(running.home)) == MOMENTS * 100
-    finally:
-        running.stop()
 
 
 def test_a_database_that_is_locked_for_a_minute(tmp_path: Path) -> None:

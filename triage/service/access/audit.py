@@ -44,6 +44,7 @@ ACTIONS: dict[str, str] = {
     "list.opened": "somebody looked at the list of studies, or at what happens",
     "pacs.searched": "somebody looked for studies in the PACS",
     "study.exported": "pictures, maps or volumes left the service",
+    "study.deidentified": "a study left the service without identity, for research",
     "study.acknowledged": "somebody has seen the result",
     "study.cancelled": "an analysis was stopped",
     "study.analysed": "an analysis was asked for once more",
@@ -52,6 +53,9 @@ ACTIONS: dict[str, str] = {
     "delivery.sent": "a result was delivered",
     "delivery.failed": "a result could not be delivered",
     "order.received": "an order came",
+    "bundle.changed": "another bundle answers than before",
+    "drift.began": "what comes in, or is answered, no longer looks as it did",
+    "drift.ended": "it looks as it did again",
     "audit.exported": "this log was read or exported",
 }
 OUTCOMES = ("success", "failure")

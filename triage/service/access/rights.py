@@ -42,6 +42,7 @@ API: dict[str, Roles] = {
     "get_mesh": READ,
     "get_volume": READ,
     "get_scene": READ,
+    "export_study": MANAGE,
     # what readers say
     "review_finding": READ,
     "list_reviews": READ,
@@ -67,6 +68,7 @@ API: dict[str, Roles] = {
     "change_session": ANYBODY,
     "end_session": ANYBODY,
     # the machine
+    "get_drift": READ,
     "metrics": READ,
     "openapi": ANYBODY,
 }

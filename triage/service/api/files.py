@@ -12,7 +12,7 @@ from fastapi.responses import FileResponse
 from sqlalchemy.orm import Session
 
 from triage.reasons import NotAnalysed
-from triage.saliency.names import MESHES, SCENE
+from triage.saliency.names import MESHES, SCENE, SHEETS
 from triage.service import errors
 from triage.service.api.common import Key, Running, answers, find_study
 from triage.service.records import analyses, lists
@@ -26,7 +26,6 @@ Of = Annotated[
     Query(alias="version", ge=1, le=1_000_000, description="Version of the analysis [current]."),
 ]
 ONE_FILE = {"Content-Disposition": "attachment"}
-SHEETS = ("overlays/contact_sheet.png",)
 
 
 class Resolution(StrEnum):
@@ -46,7 +45,8 @@ def binary(kind: str, *codes: int) -> dict[int | str, dict[str, Any]]:
 def get_overlay(service: Running, study: Key, name: Name, version: Of = None) -> FileResponse:
     """An overlay as PNG; `report.targets.<name>.overlays` lists them.
 
-    `<overlay>_plain.png` is the same slice unmarked, `contact_sheet.png` all targets on one page.
+    `<overlay>_plain.png` is the same slice unmarked, `contact_sheet.png` and `contact_sheet.pdf`
+    show all targets on one page.
     """
     with service.records.reading() as session:
         analysis = _analysis(session, study, version)
@@ -55,7 +55,8 @@ def get_overlay(service: Running, study: Key, name: Name, version: Of = None) ->
     path = _listed(analysis, "overlays/" + name, [*listed, *twins, *(listed and SHEETS)])
     if path is None:
         raise errors.not_found("overlay", "report.targets.<name>.overlays lists them.")
-    return FileResponse(path, media_type="image/png")
+    kind = "application/pdf" if path.suffix == ".pdf" else "image/png"
+    return FileResponse(path, media_type=kind)
 
 
 @router.get("/saliency/{target}", responses=binary("application/gzip"), response_class=FileResponse)

@@ -21,7 +21,8 @@ STREAM = {
     "description": (
         "Server-sent events. `received`, `progress`, `updated`, `flagged` (a target became "
         "suspected) carry a study as in the list; `deleted` its id; `hello` stands at the "
-        "beginning; `reset` means that events were missed: load the list again."
+        "beginning; `drift`: what comes in no longer looks as it did, or does so again; `reset` "
+        "means that events were missed: load the list again."
     ),
     "content": {
         "text/event-stream": {

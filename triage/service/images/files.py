@@ -175,6 +175,10 @@ class Files:
         """Where the file of this row lies."""
         return self.root / row.path
 
+    def holds_images(self) -> bool:
+        """Whether an image of any study is there."""
+        return any(self.studies.glob("*/*.dcm"))
+
     # ---- writing
 
     def begin(self, limit: int | None = None) -> Incoming:

@@ -8,6 +8,7 @@ until a message has come. What neither of them is told of (timers) is looked at 
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import select
@@ -20,6 +21,8 @@ from typing import Any
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dul import DULServiceProvider
+
+log = logging.getLogger(__name__)
 
 LOOK_S = 0.05
 
@@ -81,6 +84,13 @@ class WaitingProvider(DULServiceProvider):
     def run_reactor(self) -> None:
         try:
             super().run_reactor()
+        except Exception as error:  # PDUs in an order that pynetdicom's state machine does not know
+            log.warning("a connection ended by a fault: %s", type(error).__name__)
+            self.assoc.is_aborted, self.assoc.is_established = True, False
+            self.assoc._kill = self._kill_thread = True
+            if self.socket is not None:
+                with suppress(OSError):
+                    self.socket.close()
         finally:
             self.news.set()  # the association looks whether this thread is alive
 

@@ -1,13 +1,14 @@
 """What the service knows, in one database: SQLite by default, PostgreSQL for several machines.
 
     database.Database(url)    .session() to write, .reading() to read, .upgrade() at start
-    models, access_models, delivery_models, reading_models    the tables
+    models, access_models, delivery_models, drift_models, reading_models    the tables
     studies                   studies, series, instances: what the intake and the lists need
     analyses                  analyses, findings, workers: what the workflow needs
     cohorts                   retrospective studies by the thousand
     quarantine                what was taken but belongs to no study
     reading                   what readers said of findings
     deliveries                the outbox
+    drift                     figures of what came in, warnings that they moved
     orders                    what was asked for
 
 Everything outside this package calls these functions with a session; SQL is written here only.
@@ -26,6 +27,7 @@ Times are UTC and aware.
 
 from . import access_models as access_models  # the migrations must know every table
 from . import delivery_models as delivery_models
+from . import drift_models as drift_models
 from . import reading_models as reading_models
 from .database import Database, DatabaseBusyError, DatabaseFullError
 

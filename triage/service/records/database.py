@@ -39,6 +39,7 @@ class Database:
             parsed = parsed.set(drivername="postgresql+psycopg")
         self.url = parsed
         self.sqlite = parsed.get_backend_name() == "sqlite"
+        self._file: tuple[int, int] | None = None  # device and inode of the SQLite file
         self.engine = self._sqlite(busy_s) if self.sqlite else self._postgres(busy_s)
         self._write = sessionmaker(self.engine, expire_on_commit=False)
         reading = self.engine.execution_options(triage_reading=True)
@@ -62,10 +63,36 @@ class Database:
 
     @contextmanager
     def _transaction(self, make: sessionmaker[Session], at_once: bool = False) -> Iterator[Session]:
+        self._same_file()
         with translated(), make.begin() as session:
             if at_once:
                 session.connection()  # BEGIN now, not with the first statement
             yield session
+        if at_once:
+            self._same_file()
+
+    def _same_file(self) -> None:
+        """Raises DatabaseBusyError where the SQLite file was removed or exchanged meanwhile.
+
+        Open connections would go on writing into the removed one without an error: what was
+        acknowledged would be gone with this process.
+        """
+        if self._file is not None and self._file != self._found():
+            raise DatabaseBusyError("The database's file is gone or another one: put it back")
+
+    def _found(self) -> tuple[int, int] | None:
+        try:
+            status = Path(str(self.url.database)).stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def is_new(self) -> bool:
+        """Whether nothing was ever written into it: it has no schema yet."""
+        if self.sqlite and self._found() is None:
+            return True
+        with translated(), self.engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision() is None
 
     def upgrade(self) -> None:
         """Bring the schema to the newest revision; one process at a time, any number may try."""
@@ -78,6 +105,8 @@ class Database:
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
                 connection.commit()
+        if self.sqlite and self.url.database not in (None, "", ":memory:"):
+            self._file = self._found()
 
     @contextmanager
     def _migration_lock(self) -> Iterator[None]:

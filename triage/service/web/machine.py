@@ -14,6 +14,7 @@ from triage.nets.bundle import CARD, BundleError, find_bundle, read_manifest
 from triage.service.ready import checks
 from triage.service.records import access_lists, analyses, lists, quarantine, studies
 from triage.service.records.models import now
+from triage.service.web import drift
 from triage.service.web.listing import span
 from triage.service.web.words import Words
 from triage.settings import Settings
@@ -48,6 +49,7 @@ def machine(service: Service, words: Words) -> dict[str, Any]:
     return found | {
         "days": DAYS,
         "checks": checks(service),
+        "drift": drift.card(service, words),
         "disk": _disk(service),
         "bundle": _bundle(settings.model),
         "allowed": allowed,
@@ -116,4 +118,4 @@ def markdown(text: str) -> Markup:
     """CommonMark with tables as markup; HTML inside stays text, links and images are plain text."""
     reader = MarkdownIt("commonmark", {"html": False}).enable("table")
     reader.disable(["image", "link", "autolink"])
-    return Markup(reader.render(text))  # noqa: S704 - the reader escapes everything else
+    return Markup(reader.render(text))  # noqa: S704 - the reader escapes all else  # nosec B704

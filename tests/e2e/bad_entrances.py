@@ -1,0 +1,103 @@
+"""Sends folders of the malformed set through one entrance of a running service."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tests.drills.house import House
+from tests.fuzz.associations import CT, EXPLICIT, Peer, data_set_of, store
+from triage.dicom import dataset
+from triage.reasons import NotAnalysed
+from triage.service.intake import watch
+from triage.service.intake.header import read_header
+
+BOUNDARY = "cut-here"
+STORED = (0x0000, 0x0111)
+
+Send = Callable[[House, Sequence[bytes]], bool]  # whether anything was taken
+
+
+def by_c_store(at: House, files: Sequence[bytes]) -> bool:
+    """One association for each file: what a PACS may do, and most work for us."""
+    taken = False
+    for data in files:
+        sop_class, sop_uid, syntax = _said(data)
+        peer = Peer(at.service.intake.receiver.port)
+        try:
+            if not peer.associate(syntax, sop_class):
+                continue  # such objects are not offered: the sender keeps them, and knows
+            body = data_set_of(data) if dataset.is_dicom(data[:132]) else data
+            peer.socket.sendall(store(body, sop_uid, 1, sop_class))
+            taken = peer.status() in STORED or taken
+        except (ConnectionError, TimeoutError):
+            continue
+        finally:
+            peer.close()
+    return taken
+
+
+def _said(data: bytes) -> tuple[str, str, str]:
+    """SOP class, instance and transfer syntax as a sender would announce them."""
+    try:
+        header = read_header(data)
+    except NotAnalysed:
+        return CT, "1.2.3", EXPLICIT
+    return (
+        _plain(header.sop_class_uid, CT),
+        _plain(header.sop_instance_uid, "1.2.3"),
+        _plain(header.transfer_syntax_uid, EXPLICIT),
+    )
+
+
+def _plain(uid: str, other: str) -> str:
+    return uid if uid and len(uid) <= 64 and set(uid) <= set("0123456789.") else other
+
+
+def by_stow(at: House, files: Sequence[bytes]) -> bool:
+    head = f"--{BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+    body = b"\r\n".join(head + data for data in files) + f"\r\n--{BOUNDARY}--\r\n".encode()
+    kind = f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'
+    answer = at.client.post("/dicom-web/studies", content=body, headers={"content-type": kind})
+    assert answer.status_code in (200, 202, 400, 409), answer.text
+    assert "Traceback" not in answer.text
+    return answer.status_code in (200, 202)
+
+
+def by_upload(at: House, files: Sequence[bytes]) -> bool:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for number, data in enumerate(files):
+            archive.writestr(f"{number:04d}.dcm", data)
+    kind = {"content-type": "application/zip"}
+    answer = at.client.post("/api/v1/studies", content=buffer.getvalue(), headers=kind)
+    assert answer.status_code == 202, answer.text
+    return bool(answer.json()["stored"] or answer.json()["duplicates"])
+
+
+def by_folder(at: House, files: Sequence[bytes]) -> bool:
+    folder = at.service.home / "inbox"
+    watch.SETTLE_S = 0.0
+    for name in ("done", "refused"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for number, data in enumerate(files):
+        (folder / f"{number:04d}.dcm").write_bytes(data)
+    before = len(list((folder / "done").iterdir()))
+    watch.Watcher(at.service.intake, folder).scan()
+    assert [path.name for path in folder.iterdir() if path.is_file()] == []
+    return len(list((folder / "done").iterdir())) > before
+
+
+ENTRANCES: dict[str, Send] = {
+    "C-STORE": by_c_store,
+    "STOW-RS": by_stow,
+    "upload": by_upload,
+    "watched folder": by_folder,
+}
+
+
+def files_of(source: Path) -> list[bytes]:
+    paths = [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.is_file())
+    return [path.read_bytes() for path in paths]

@@ -1,0 +1,1 @@
+"""Suspected wrong labels in an archive or a training set: `triage audit`."""

@@ -1,0 +1,1 @@
+"""Training of the quality networks: which way round, which part of the body."""
