@@ -73,7 +73,7 @@ def test_both_kinds_of_volume_net_answer(
     assert score is not None and score.ensemble == score.pooled["top"]
     assert score.volume == pytest.approx(float(evidence.volume_logits[TARGETS.index(Target.LIVER)]))
     saliency = explain(nets, evidence, anatomy, Target.LIVER, (0.5, 0.5))
-    assert saliency.shape == grid.shape and float(saliency.abs().max()) == pytest.approx(1.0)
+    assert saliency.shape == grid.shape and 0 < float(saliency.abs().max()) <= 1
 
 
 def test_the_sequence_head_answers_where_there_is_one(tmp_path: Path) -> None:

@@ -2,10 +2,9 @@
 
 import { ask, say } from "./app.js";
 
-// Red speaks for the injury, blue against it, as on the overlays; more is more opaque. What speaks
-// against often covers a whole organ: it is a veil only, so that the anatomy stays visible.
+// Red speaks for the injury, blue against it, as on the overlays; more is more opaque.
 const FOR = { R: [255, 255, 255], G: [90, 60, 40], B: [60, 40, 30], A: [0, 110, 190], I: [0, 128, 255] };
-const AGAINST = { R: [60, 60, 60], G: [140, 130, 120], B: [255, 255, 255], A: [0, 30, 60], I: [0, 128, 255] };
+const AGAINST = { R: [60, 60, 60], G: [140, 130, 120], B: [255, 255, 255], A: [0, 110, 190], I: [0, 128, 255] };
 const FAINT = 0.12; // part of the full scale below which nothing is drawn
 const FULL = 0.8;
 // What hides little stays solid; what lies around everything is a veil.
