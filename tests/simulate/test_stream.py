@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 from triage.simulate.patient import Patient
 from triage.simulate.stream import Patients, ordered, patient, stream, voxels
@@ -132,16 +131,33 @@ def test_senseless_settings_are_refused(wrong: dict) -> None:
         next(stream(1, **wrong))
 
 
-def test_as_a_torch_data_set() -> None:
-    data = Patients(4, patients=3, turn=voxels, **COARSE)
-    alone = [hu for hu, _ in data]
-    loaded = [
-        hu
-        for hu, _ in DataLoader(
-            data, batch_size=None, num_workers=2, multiprocessing_context="spawn"
-        )
-    ]
-    assert len(loaded) == 3
-    expected = patient(4, 0, **COARSE).hu
-    assert torch.equal(alone[0][0], expected) and torch.equal(loaded[0][0], expected)
-    assert partial(patient, 4)(2, **COARSE).hu.shape == loaded[2].shape[1:]
+LOADED = """
+from torch.utils.data import DataLoader
+from triage.simulate.stream import Patients, voxels
+
+if __name__ == "__main__":
+    data = Patients(4, patients=3, turn=voxels, spacing=(8.0, 8.0, 12.0))
+    spawned = {"num_workers": 2, "multiprocessing_context": "spawn"}
+    for hu, _ in DataLoader(data, batch_size=None, **spawned):
+        print(*hu.shape, float(hu.double().sum()), float(hu.double().square().sum()))
+"""
+
+
+def test_as_a_torch_data_set(tmp_path: Path) -> None:
+    """In a script of its own: a loader leaves signal handlers and threads in its process."""
+    script = tmp_path / "loaded.py"
+    script.write_text(LOADED)
+    root = Path(__file__).resolve().parents[2]
+    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, str(script)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    alone = [hu for hu, _ in Patients(4, patients=3, turn=voxels, **COARSE)]
+    assert torch.equal(alone[0][0], patient(4, 0, **COARSE).hu)
+    said = [[float(word) for word in line.split()] for line in done.stdout.splitlines()]
+    assert len(said) == len(alone) == 3
+    for told, hu in zip(said, alone, strict=True):
+        sums = [float(hu.double().sum()), float(hu.double().square().sum())]
+        assert told == pytest.approx([*hu.shape, *sums], rel=1e-12)
+    assert partial(patient, 4)(2, **COARSE).hu.shape == alone[2].shape[1:]
