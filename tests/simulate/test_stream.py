@@ -111,6 +111,7 @@ def test_memory_does_not_grow_with_the_number_of_patients() -> None:
     assert own < 4e9
 
 
+@pytest.mark.long  # half a minute; the bounded queue is tried above
 def test_memory_is_flat_over_many_patients() -> None:
     """Resident memory after 6 and after 30 patients in a process of its own."""
     code = (

@@ -31,6 +31,7 @@ LIMIT = 0.67
 
 
 @pytest.mark.timeout(1500)
+@pytest.mark.long  # a minute; scripts/trivial-features prints the same for more patients
 def test_trivial_features_do_not_separate() -> None:
     make = partial(measure, seed=2, spacing=(6.0, 6.0, 8.0), variants=4)
     context = get_context("spawn")
