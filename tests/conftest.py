@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
-    """A test process that died says nothing itself: was it memory, was the machine overloaded?"""
+    """A test process that died says nothing itself: which signal, was it memory, or the load?"""
     if error:
-        name = node.gateway.id
+        process = getattr(getattr(node.gateway, "_io", None), "popen", None)
+        ended = None
+        with suppress(subprocess.TimeoutExpired):
+            ended = process.wait(5) if process else None
+        name = f"{node.gateway.id} (exit status {ended})"
         memory = Path("/proc/meminfo").read_text().split("\n")[:3]
         load = Path("/proc/loadavg").read_text().strip()
         print(f"\n{name} ended: {error}; {'; '.join(memory)}; load {load}", flush=True)
