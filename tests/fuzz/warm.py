@@ -67,7 +67,7 @@ class Warm:
             "request": request,
             "memory_bytes": memory_bytes,
             "timeout_s": timeout_s,
-            "cpu_s": int(timeout_s * (os.cpu_count() or 1)) + 1,
+            "cpu_s": child.cpu_limit(timeout_s),
             "out_bytes": out_bytes,
             "may_write": may_write,
         }

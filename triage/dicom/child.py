@@ -49,7 +49,7 @@ def run(
             "task": task,
             "request": request,
             "memory_bytes": memory_bytes,
-            "cpu_s": int(timeout_s * (os.cpu_count() or 1)) + 1,
+            "cpu_s": cpu_limit(timeout_s),
             "out_fd": shared,
             "out_bytes": out_bytes,
             "may_write": may_write,
@@ -118,6 +118,11 @@ def _understand(text: bytes, code: int) -> dict[str, Any]:
     if "refused" in answer:
         raise NotAnalysed(str(answer["refused"]), str(answer.get("detail", ""))[:500])
     return answer
+
+
+def cpu_limit(timeout_s: float) -> int:
+    """Seconds of CPU that a child may take: all cores for all of its time."""
+    return int(timeout_s * (os.cpu_count() or 1)) + 1
 
 
 # ---- the child's side
