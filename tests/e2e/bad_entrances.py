@@ -1,11 +1,10 @@
-"""Sends folders of the malformed set through one entrance of a running service."""
+"""Sends files of the malformed set through one entrance of a running service."""
 
 from __future__ import annotations
 
 import io
 import zipfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from tests.drills.house import House
 from tests.fuzz.associations import CT, EXPLICIT, Peer, data_set_of, store
@@ -17,26 +16,33 @@ from triage.service.intake.header import read_header
 BOUNDARY = "cut-here"
 STORED = (0x0000, 0x0111)
 
-Send = Callable[[House, Sequence[bytes]], bool]  # whether anything was taken
+Send = Callable[[House, Sequence[bytes]], str]  # what the sender was told
 
 
-def by_c_store(at: House, files: Sequence[bytes]) -> bool:
+def by_c_store(at: House, files: Sequence[bytes]) -> str:
     """One association for each file: what a PACS may do, and most work for us."""
-    taken = False
+    said: dict[str, None] = {}
     for data in files:
         sop_class, sop_uid, syntax = _said(data)
         peer = Peer(at.service.intake.receiver.port)
         try:
             if not peer.associate(syntax, sop_class):
-                continue  # such objects are not offered: the sender keeps them, and knows
+                said["not offered"] = None  # the sender keeps it, and knows
+                continue
             body = data_set_of(data) if dataset.is_dicom(data[:132]) else data
             peer.socket.sendall(store(body, sop_uid, 1, sop_class))
-            taken = peer.status() in STORED or taken
+            said[_status(peer.status())] = None
         except (ConnectionError, TimeoutError):
-            continue
+            said["cut off"] = None
         finally:
             peer.close()
-    return taken
+    return ", ".join(said)
+
+
+def _status(status: int | None) -> str:
+    if status in STORED:
+        return "stored"
+    return "aborted" if status is None else f"{status:04X}"
 
 
 def _said(data: bytes) -> tuple[str, str, str]:
@@ -56,17 +62,17 @@ def _plain(uid: str, other: str) -> str:
     return uid if uid and len(uid) <= 64 and set(uid) <= set("0123456789.") else other
 
 
-def by_stow(at: House, files: Sequence[bytes]) -> bool:
+def by_stow(at: House, files: Sequence[bytes]) -> str:
     head = f"--{BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n".encode()
     body = b"\r\n".join(head + data for data in files) + f"\r\n--{BOUNDARY}--\r\n".encode()
     kind = f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'
     answer = at.client.post("/dicom-web/studies", content=body, headers={"content-type": kind})
     assert answer.status_code in (200, 202, 400, 409), answer.text
     assert "Traceback" not in answer.text
-    return answer.status_code in (200, 202)
+    return str(answer.status_code)
 
 
-def by_upload(at: House, files: Sequence[bytes]) -> bool:
+def by_upload(at: House, files: Sequence[bytes]) -> str:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for number, data in enumerate(files):
@@ -74,20 +80,23 @@ def by_upload(at: House, files: Sequence[bytes]) -> bool:
     kind = {"content-type": "application/zip"}
     answer = at.client.post("/api/v1/studies", content=buffer.getvalue(), headers=kind)
     assert answer.status_code == 202, answer.text
-    return bool(answer.json()["stored"] or answer.json()["duplicates"])
+    counted = {key: n for key, n in answer.json().items() if isinstance(n, int) and n}
+    return ", ".join(f"{key} {number}" for key, number in counted.items())
 
 
-def by_folder(at: House, files: Sequence[bytes]) -> bool:
+def by_folder(at: House, files: Sequence[bytes]) -> str:
     folder = at.service.home / "inbox"
     watch.SETTLE_S = 0.0
+    counts = {}
     for name in ("done", "refused"):
         (folder / name).mkdir(parents=True, exist_ok=True)
+        counts[name] = len(list((folder / name).iterdir()))
     for number, data in enumerate(files):
         (folder / f"{number:04d}.dcm").write_bytes(data)
-    before = len(list((folder / "done").iterdir()))
     watch.Watcher(at.service.intake, folder).scan()
     assert [path.name for path in folder.iterdir() if path.is_file()] == []
-    return len(list((folder / "done").iterdir())) > before
+    more = {name: len(list((folder / name).iterdir())) - n for name, n in counts.items()}
+    return ", ".join(f"{name} {number}" for name, number in more.items() if number)
 
 
 ENTRANCES: dict[str, Send] = {
@@ -96,8 +105,3 @@ ENTRANCES: dict[str, Send] = {
     "upload": by_upload,
     "watched folder": by_folder,
 }
-
-
-def files_of(source: Path) -> list[bytes]:
-    paths = [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.is_file())
-    return [path.read_bytes() for path in paths]

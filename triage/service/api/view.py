@@ -86,7 +86,7 @@ def _targets(findings: Sequence[Finding]) -> dict[str, Any]:
 
 def overlays(session: Session, study_ids: Sequence[str]) -> dict[str, list[str]]:
     """study id -> names of the current analysis' overlays, as the report has them."""
-    versions = analyses.of_studies(session, study_ids)
+    versions = analyses.of_studies(session, study_ids, reports=True)
     found = {}
     for study, of_study in versions.items():
         report = (of_study["current"].report if "current" in of_study else None) or {}

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import delete, func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from triage.service.records.models import Analysis, Finding, Study, Worker, new_id, now
 from triage.service.workflow.partial import as_partial
@@ -222,12 +222,19 @@ def of_study(session: Session, study_id: str) -> list[Analysis]:
     return list(session.scalars(rows.order_by(Analysis.version)))
 
 
-def of_studies(session: Session, study_ids: Sequence[str]) -> dict[str, dict[str, Analysis]]:
-    """For a list: study id -> {"current": ..., "running": ...}, each where there is one."""
+def of_studies(
+    session: Session, study_ids: Sequence[str], reports: bool = False
+) -> dict[str, dict[str, Analysis]]:
+    """For a list: study id -> {"current": ..., "running": ...}, each where there is one.
+
+    Without `reports` the report of each, tens of kilobytes, is read only where it is asked for.
+    """
     rows = select(Analysis).where(
         Analysis.study_id.in_(list(study_ids)),
         Analysis.current | Analysis.finished_at.is_(None),
     )
+    if not reports:
+        rows = rows.options(defer(Analysis.report))
     found: dict[str, dict[str, Analysis]] = {study_id: {} for study_id in study_ids}
     for analysis in session.scalars(rows.order_by(Analysis.version)):
         found[analysis.study_id]["current" if analysis.current else "running"] = analysis

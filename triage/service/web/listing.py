@@ -18,7 +18,7 @@ from triage.service.web.wishes import Wishes
 from triage.service.web.words import Words
 from triage.types import TARGETS, Priority, Status, Verdict
 
-PAGE = 50  # rows at a time: two wall screens; more come as they are scrolled to
+PAGE = 30  # rows at a time: a wall screen; more come as they are scrolled to
 MOST = 200  # rows asked for by their ids
 TABS = ("live", "not_applicable", "retrospective")
 SORTS = ("urgency", "newest", "oldest", "patient")
