@@ -1,4 +1,4 @@
-"""The README documents every command, option, setting, reason code, endpoint and verdict."""
+"""README and docs/ document every command, option, setting, reason code, endpoint and verdict."""
 
 from __future__ import annotations
 
@@ -17,13 +17,22 @@ from triage.settings import Settings
 from triage.types import DISCLAIMER, Verdict
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {p: p.read_text(encoding="utf-8") for p in (ROOT / "README.md", *ROOT.glob("docs/*.md"))}
+README = PAGES[ROOT / "README.md"]
+DOCUMENTS = "\n".join(PAGES.values())
+TABLES = "\n".join(
+    PAGES[ROOT / name]
+    for name in (
+        "README.md",
+        *(f"docs/{n}.md" for n in ("COMMANDS", "SERVICE", "SETTINGS", "REASONS")),
+    )
+)
 
 
 def row(start: str) -> str:
     """The one row of a table that starts with `start`."""
     whole = re.compile(re.escape(f"| {start}") + r"(?![\w-])")  # `audit` is not `audit-log`
-    rows = [line for line in README.splitlines() if whole.match(line)]
+    rows = [line for line in TABLES.splitlines() if whole.match(line)]
     assert len(rows) == 1, f"expected one row for {start}, got {rows}"
     return rows[0]
 
@@ -55,7 +64,7 @@ def test_every_reason_code_is_documented_with_its_message_and_fix(code: str) -> 
 def test_every_endpoint_is_documented_and_no_other(tmp_path: Path) -> None:
     paths = create_app(Settings(home=tmp_path)).openapi()["paths"]
     real = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
-    assert set(re.findall(r"^\| `((?:GET|POST|PUT|DELETE|PATCH) [^`]+)`", README, re.M)) == real
+    assert set(re.findall(r"^\| `((?:GET|POST|PUT|DELETE|PATCH) [^`]+)`", TABLES, re.M)) == real
 
 
 @pytest.mark.parametrize("code", [int(code) for code in Exit])
@@ -71,7 +80,7 @@ def test_every_verdict_is_documented(verdict: str) -> None:
 def test_no_documented_name_is_unknown() -> None:
     script_variables = {"TRIAGE_VENV", "TRIAGE_TEST_DATA"}
     known = {f"TRIAGE_{name.upper()}" for name in Settings.model_fields} | script_variables
-    assert set(re.findall(r"TRIAGE_[A-Z0-9_]+", README)) <= known
+    assert set(re.findall(r"TRIAGE_[A-Z0-9_]+", DOCUMENTS)) <= known
 
 
 def test_the_disclaimer_stands_at_the_top() -> None:
@@ -80,8 +89,14 @@ def test_the_disclaimer_stands_at_the_top() -> None:
 
 def test_every_linked_file_exists() -> None:
     # what git does not know yet (the bundle, a picture) may be missing in a source tree, not here
-    for link in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / link).exists(), link
+    for page, text in PAGES.items():
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_every_document_is_named_in_the_readme() -> None:
+    named = set(re.findall(r"\]\((docs/[^)#]+\.md)\)", README))
+    assert named == {f"docs/{p.name}" for p in PAGES if p.parent.name == "docs"}
 
 
 @pytest.mark.parametrize("script", ["scripts/demo", "scripts/test", ".ci/run"])
