@@ -12,7 +12,7 @@ import pytest
 from tests.training.test_evaluation import rows
 from triage.decision.fit import fit_table
 from triage.decision.scores import from_rows
-from triage.training.card import PUBLISHED_AUC, model_card
+from triage.training.card import PUBLISHED_ACCURACY, PUBLISHED_AUC, model_card
 from triage.training.evaluation.judged import judge_with_bundle
 from triage.training.evaluation.measure import measure
 
@@ -33,6 +33,7 @@ def metrics() -> dict[str, Any]:
         "calibration": {"patients": 150, "healthy": fitted.healthy},
         "localiser_dice": {"liver": 0.93},
         "published_auc": PUBLISHED_AUC,
+        "published_accuracy": PUBLISHED_ACCURACY,
         "real": {
             "slices of 41 patients": measure(
                 judge_with_bundle(from_rows(rows(41, 3)), fitted.cutoffs)
@@ -53,13 +54,15 @@ def shown(metrics: dict[str, Any]) -> Iterator[list[Any]]:
         yield [*place, "branches", "volume", "auc", "high"]
         yield [*place, "lesion_mm", 0, "auc", "value"]
         for cutoff in ("rule_out", "rule_in"):
-            yield from ([*place, cutoff, rate, "low"] for rate in ("sensitivity", "specificity"))
+            rates = ("sensitivity", "specificity", "accuracy")
+            yield from ([*place, cutoff, rate, "low"] for rate in rates)
         yield [*place, "zero_fn", "accuracy", "high"]
         yield ["cutoffs", "targets", name, "rule_out", "cutoff"]
         yield ["cutoffs", "targets", name, "rule_out", "positives"]
         yield ["cutoffs", "targets", name, "rule_in", "cutoff"]
         yield ["cutoffs", "targets", name, "calibration", "slope"]
         yield ["published_auc", name]
+        yield ["published_accuracy", name]
         yield ["real", "slices of 41 patients", "targets", name, "auc", "value"]
     yield ["targets", "liver", "grades", "high", "auc", "value"]
     yield ["calibration", "patients"]

@@ -16,14 +16,15 @@ from triage.simulate.patient import simulate
 from triage.simulate.plan import Case
 from triage.training import features, reference, sequence
 from triage.training.cache import SPACING
+from triage.training.recipe import Recipe, Set
 from triage.types import TARGETS
 
 STEPS = {"localiser": 2, "trunk": 2, "volume": 2}
-TINY = reference.Recipe(
+TINY = Recipe(
     {
-        "train": reference.Set(8, 31, 1, 0.6, 1.0, ()),
-        "cal": reference.Set(4, 32, 1, 0.6, 1.0, ()),
-        "well": reference.Set(3, 33, 1, 0.0, 1.0, ()),
+        "train": Set(8, 31, 1, 0.6, 1.0, ()),
+        "cal": Set(4, 32, 1, 0.6, 1.0, ()),
+        "well": Set(3, 33, 1, 0.0, 1.0, ()),
     },
     learn=6,
     early=4,

@@ -24,7 +24,7 @@ from triage.training.folds import TRAIN_ONLY, digest, trained_before
 from triage.training.job import Found, Job
 from triage.training.layout_tables import CALIBRATION
 from triage.training.sequence import Compared
-from triage.training.studies import Study, View, study_of
+from triage.training.studies import Study, from_plain, plain, study_of
 from triage.types import TARGETS, Target
 
 Draft = Callable[[SequenceHeads | None], Networks]
@@ -147,7 +147,7 @@ def _studies(
             label = int(case.grades[target] > 0)
             study = study_of(looked, case.grid, case.person, label, fold)
             if study is not None:
-                out[target.value] = {"label": label, "views": [v._asdict() for v in study.views]}
+                out[target.value] = plain(study)
     return out
 
 
@@ -157,9 +157,7 @@ def _collect(entry: Entry, path: Path, studies: Mapping[Target, list[Study]]) ->
     series = entry.patient_id, str(entry.meta.get("series_id", ""))
     for target, own in studies.items():
         if target.value in told:
-            found = told[target.value]
-            views = tuple(View(**v) for v in found["views"])
-            own.append(Study(entry.person, int(found["label"]), views, series))
+            own.append(from_plain(told[target.value], entry.person, series))
 
 
 def with_heads(rows: Sequence[Row], compared: Mapping[Target, Compared]) -> list[Row]:

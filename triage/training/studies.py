@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from monai.data import MetaTensor
 from torch import Tensor
@@ -17,6 +18,7 @@ from triage.nets.sequence_head import at_steps
 from triage.reasons import NotAnalysed
 from triage.training.cache import Entry
 from triage.training.cases import grid_of
+from triage.training.checkpoint import read, save
 from triage.types import TARGETS, Target
 
 
@@ -66,34 +68,61 @@ def study_of(
     return Study(person, label, tuple(views), series) if views else None
 
 
+def plain(study: Study) -> dict[str, Any]:
+    """A study as plain values for a checkpoint; `from_plain` reads it."""
+    return {"label": study.label, "views": [v._asdict() for v in study.views]}
+
+
+def from_plain(found: Mapping[str, Any], person: str, series: tuple[str, str] = ("", "")) -> Study:
+    views = tuple(View(**v) for v in found["views"])
+    return Study(person, int(found["label"]), views, series)
+
+
 def collect(
     entries: Sequence[Entry],
     nets: Networks,
     fold_of: Callable[[Target, str], int | None],
+    keep: Path,
     *,
     log: Callable[[str], None] = print,
 ) -> dict[Target, list[Study]]:
     """Look at every patient as the service does, and keep what the out-of-fold member saw.
 
-    `fold_of(target, person)`: the fold in which the person was held out, see `study_of`.
+    `fold_of(target, person)`: the fold in which the person was held out, see `study_of`. `keep`: a
+    folder with a file a patient and these networks; an interrupted run goes on there.
     """
     out: dict[Target, list[Study]] = {t: [] for t in TARGETS if nets.slices.members[t]}
+    folder = keep / nets.ref.sha256[:12]
     for i, entry in enumerate(e for e in entries if e.is_volume):
-        grid = grid_of(entry)
-        anatomy = localise(nets, grid)
-        try:
-            scope = judge_scope(grid, anatomy)
-        except NotAnalysed:
-            continue
-        looked = look_at_slices(nets, grid, anatomy)
-        for target, studies in out.items():
-            label = entry.meta["grades"].get(target.value)
-            if label is None or target in scope.not_assessed:
-                continue
-            fold = fold_of(target, entry.person)
-            study = study_of(looked[target], grid, entry.person, int(label > 0), fold)
-            if study is not None:
-                studies.append(study)
+        path = folder / f"{entry.folder.name}.pt"
+        if not path.exists():
+            save(path, {t.value: plain(s) for t, s in _look(entry, nets, fold_of).items()})
+        told = read(path)
+        for target in (t for t in out if t.value in told):
+            out[target].append(from_plain(told[target.value], entry.person))
         if i % 20 == 0:
             log(f"sequence: looked at {i + 1} of {len(entries)} patients")
+    return out
+
+
+def _look(
+    entry: Entry, nets: Networks, fold_of: Callable[[Target, str], int | None]
+) -> dict[Target, Study]:
+    """One patient: every target that is labelled and could be assessed."""
+    grid = grid_of(entry)
+    anatomy = localise(nets, grid)
+    try:
+        scope = judge_scope(grid, anatomy)
+    except NotAnalysed:
+        return {}
+    looked = look_at_slices(nets, grid, anatomy)
+    out = {}
+    for target in (t for t in TARGETS if nets.slices.members[t]):
+        label = entry.meta["grades"].get(target.value)
+        if label is None or target in scope.not_assessed:
+            continue
+        fold = fold_of(target, entry.person)
+        study = study_of(looked[target], grid, entry.person, int(label > 0), fold)
+        if study is not None:
+            out[target] = study
     return out

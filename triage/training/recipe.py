@@ -1,0 +1,109 @@
+"""What the shipped bundle was made from, and the folder in which it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from triage.nets.localiser import Localiser
+from triage.nets.mobilenet_v2 import split
+from triage.nets.slice_net import SHARED, JointSliceNet, SliceEnsembles
+from triage.nets.volume_net import VolumeNet
+from triage.training import cache
+from triage.training.checkpoint import read as read_weights
+from triage.training.checkpoint import trained_weights
+from triage.types import TARGETS
+
+
+@dataclass(frozen=True)
+class Set:
+    """One set of simulated patients. Sets share no person; names are those of `cache.build`."""
+
+    people: int
+    seed: int
+    variants: int
+    enriched: float
+    parametric_share: float
+    backgrounds: tuple[str, ...]
+    plain: float = 0.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a bundle is made from.
+
+    Persons of the set `train` by number: the first `learn` train, the others choose (early stops,
+    fusion). The localiser and the trunk need fewer, `early`, so that they can begin while patients
+    are still being made. `epochs` of the members, at most.
+    """
+
+    sets: Mapping[str, Set]
+    learn: int
+    early: int
+    folds: int
+    epochs: int
+    steps: Mapping[str, int]
+    validate_every: int  # steps of the volume net
+
+
+# What the shipped bundle was made from. Calibration anatomies train nothing; the frozen test
+# protocol is judged on s0011, and the CTs portal_abdomen and portal_slab train nothing either.
+SETS = {
+    "train": Set(200, 501, 3, 0.35, 0.5, ("s0327", "plain_trunk_3mm", "portal_abdomen_b"), 0.07),
+    "cal": Set(150, 502, 1, 0.6, 0.7, ("s0328",)),
+    "well": Set(100, 503, 1, 0.0, 0.7, ("s0328",)),
+}
+STEPS = {"localiser": 1500, "trunk": 3000, "volume": 4000}
+SHIPPED = Recipe(SETS, learn=170, early=110, folds=4, epochs=12, steps=STEPS, validate_every=1000)
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def step(name: str, share: float) -> None:
+    """Progress of a long stage."""
+    say(f"{name} ({share:.0%})")
+
+
+def entries(work: Path, name: str) -> list[cache.Entry]:
+    found = cache.entries(work / "sets" / name)
+    if not found:
+        raise SystemExit(f"Expected simulated patients in {work / 'sets' / name}: run stage sets.")
+    return found
+
+
+def people(work: Path, recipe: Recipe, first: int, beyond: int) -> list[cache.Entry]:
+    """Patients of the training persons `first` to `beyond` - 1."""
+    wanted = {f"p{i:05d}" for i in range(first, beyond)}
+    found = [e for e in entries(work, "train") if e.person in wanted]
+    if len(found) != (beyond - first) * recipe.sets["train"].variants:
+        raise SystemExit(f"Expected all patients of {beyond - first} persons, got {len(found)}")
+    return found
+
+
+def learners(work: Path, recipe: Recipe) -> list[cache.Entry]:
+    """Patients that train."""
+    return people(work, recipe, 0, recipe.learn)
+
+
+def choosers(work: Path, recipe: Recipe) -> list[cache.Entry]:
+    """Patients that train nothing, but stop trainings and weigh branches."""
+    return people(work, recipe, recipe.learn, recipe.sets["train"].people)
+
+
+def load_trained(work: Path, folds: int) -> tuple[Localiser, SliceEnsembles, VolumeNet]:
+    """The trained networks of a work folder."""
+    find, whole, joint = Localiser(), VolumeNet(), JointSliceNet()
+    for net, name in ((find, "localiser"), (whole, "volume"), (joint, "trunk")):
+        net.load_state_dict(trained_weights(work / f"{name}.pt"))
+    ensembles = SliceEnsembles(folds, pooling=joint.pooling)
+    ensembles.trunk.load_state_dict(split(joint.net, SHARED)[0].state_dict())
+    for target in TARGETS:
+        trained = read_weights(work / f"members_{target.value}.pt")["members"]
+        for tail, weights in zip(ensembles.of(target), trained, strict=True):
+            tail.load_state_dict(weights)
+    for trained in (find, ensembles, whole):
+        trained.eval().requires_grad_(False)
+    return find, ensembles, whole
