@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 # Level of the vertebrae (T1 = 1, L1 = 13, S1 = 18) at heights in mm above the lowest slice, read
-# from sagittal and coronal pictures: (height, level).
+# from sagittal and coronal pictures: (height, level). The discs of both whole abdomens were read
+# again with a scale of millimetres beside the picture.
 LEVELS: dict[str, tuple[tuple[float, float], ...]] = {
     "portal_abdomen_dicom": (
-        *((156, 18), (186, 17), (223, 16), (259, 15), (294, 14), (327, 13), (358, 12)),
+        *((156, 18), (189, 17), (222, 16), (254, 15), (286, 14), (316, 13), (346, 12)),
     ),
     "portal_slab_dicom": ((10, 12), (36, 11)),
     "portal_abdomen_b.nii.gz": (
-        *((138, 18), (168, 17), (201, 16), (234, 15), (262, 14), (289, 13), (316, 12)),
-        *((345, 11), (375, 10)),
+        *((140, 18), (169, 17), (201, 16), (233, 15), (263, 14), (293, 13), (323, 12)),
+        *((350, 11), (375, 10), (400, 9)),
     ),
 }
 

@@ -189,11 +189,13 @@ class Anatomy:
 
     `labels`: MetaTensor uint8 (1, X, Y, Z) with the values of `ORGAN_LABEL`.
     `volume_ml[organ]`: size found. `complete[organ]`: neither end of the scan cuts it off.
+    `cut`: solid organs that an end shows, however little of them was found.
     """
 
     labels: MetaTensor
     volume_ml: dict[Organ, float]
     complete: dict[Organ, bool]
+    cut: frozenset[Organ] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,15 +50,29 @@ def examine(item: Item, eyes: Eyes) -> list[Record]:
     try:
         found = _pictures(item, eyes) if item.kind == "pictures" else _volumes(item, eyes)
     except (NotAnalysed, OSError, ValueError) as error:
-        code = error.code if isinstance(error, NotAnalysed) else "UNREADABLE"
-        found = [{"refused": code, "detail": str(error)[:200]}]
+        found = [_refused(error)]
     same = {"key": item.key, "kind": item.kind, "path": str(item.path), "patient": item.patient}
     return [{**same, "series": item.series, **record} for record in found]
 
 
+def _refused(error: Exception) -> Record:
+    if isinstance(error, NotAnalysed):
+        return {"refused": error.code, "detail": error.message[:200]}
+    return {"refused": "UNREADABLE", "detail": str(error)[:200]}
+
+
 def _volumes(item: Item, eyes: Eyes) -> list[Record]:
+    """Each series by itself: one that cannot be read does not hide the others."""
+    found: list[Record] = []
     with open_study(item.path, eyes.settings) as study:
-        return [_volume(series, eyes) for series in study.series]
+        for series in study.series:
+            try:
+                found.append(_volume(series, eyes))
+            except NotAnalysed as error:
+                found.append(_refused(error))
+            if item.kind == "volume" and not found[-1].get("description"):
+                found[-1]["description"] = item.series[:64]  # a file's name is all that is said
+    return found
 
 
 def _volume(series: Series, eyes: Eyes) -> Record:

@@ -73,7 +73,8 @@ def audit(root: Path, out: Path, eyes: Eyes, progress: Progress | None = None) -
                 stream.flush()
             else:
                 reused += 1
-            records += found
+            # names go by the folder that is looked at now
+            records += [{**r, "patient": item.patient, "series": item.series} for r in found]
     tell("comparing", 0.99)
     suspected = suspicions(records, tables.read(root))
     unreadable = sum("refused" in r for r in records)

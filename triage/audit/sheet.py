@@ -34,7 +34,7 @@ _STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:1180px;padding:0 1rem;
 background:var(--back);color:var(--text)}
 h1{font-size:1.5rem;margin:0}h2{font-size:1.1rem;margin:2rem 0 .6rem}
-p,.soft{color:var(--soft)}nav a{margin-right:1rem;white-space:nowrap;color:inherit}
+p,.soft{color:var(--soft)}nav{display:flex;flex-wrap:wrap;gap:.2rem 1rem}nav a{color:inherit}
 .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(168px,1fr));gap:.7rem}
 .card{border:1px solid var(--line);border-radius:8px;padding:.5rem;font-size:.82rem;
 overflow-wrap:anywhere}

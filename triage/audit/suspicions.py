@@ -28,7 +28,7 @@ KINDS = (
     "coverage",
     "quality",
 )
-OUTSIDE = 0.5  # from this probability on, a picture lies outside abdomen and pelvis
+OUTSIDE = 0.3  # from this probability on, a picture is suspected to lie outside the abdomen
 LEAST_BITS = 0.02  # emptier hashes say nothing
 # Words of a series description -> phases that it may mean.
 PHASE_WORDS: tuple[tuple[tuple[str, ...], frozenset[str]], ...] = (
@@ -95,8 +95,12 @@ def _findings(r: Record, _: Tables) -> Iterator[Suspicion]:
         yield _of(r, kind, finding["confidence"], finding["detail"])
 
 
+def _codes(r: Record) -> set[str]:
+    return {f["code"] for f in r.get("figures", {}).get("findings", ())}
+
+
 def _sides(r: Record, _: Tables) -> Iterator[Suspicion]:
-    said = {f["code"] for f in r.get("figures", {}).get("findings", ())}
+    said = _codes(r)
     turned = {"MIRRORED_OR_SITUS_INVERSUS", "MISMATCH_ORIENTATION", "NOT_ABDOMEN"}
     if r.get("liver_right") is False and not said & turned:
         yield _of(r, "mirrored", 0.8, "the liver lies left of the spleen")
@@ -105,16 +109,10 @@ def _sides(r: Record, _: Tables) -> Iterator[Suspicion]:
 def _outside(r: Record, _: Tables) -> Iterator[Suspicion]:
     for shown in r.get("pictures", ()):
         if shown["outside"] >= OUTSIDE:
-            region = shown["region"]
-            detail = f"shows {'no abdomen' if region in ('abdomen', 'pelvis') else 'the ' + region}"
-            yield _of(
-                r,
-                "not_abdomen",
-                shown["outside"],
-                detail,
-                instance=shown["instance"],
-                thumb=shown["thumb"],
-            )
+            inside = shown["region"] in ("abdomen", "pelvis")
+            detail = "may lie outside the abdomen" if inside else f"shows the {shown['region']}"
+            more = {"instance": shown["instance"], "thumb": shown["thumb"]}
+            yield _of(r, "not_abdomen", shown["outside"], detail, **more)
 
 
 def _phase(r: Record, tables: Tables) -> Iterator[Suspicion]:
@@ -126,7 +124,8 @@ def _phase(r: Record, tables: Tables) -> Iterator[Suspicion]:
         return
     if said and seen not in said:
         sure = _words_confidence({*said, seen}, r.get("aorta_hu"))
-        yield _of(r, "phase", sure, f"described as {' or '.join(sorted(said))}, looks {seen}")
+        text = f"described as {' or '.join(sorted(said))}, looks {seen}"
+        yield _of(r, "phase", sure, text.replace("_", " "))
     for row in tables.series.get(r["series"], ()):
         aorta = number(row, "aortic_hu")
         if aorta is not None and aorta > -500 and phase_of(aorta) != seen:
@@ -159,7 +158,12 @@ def _phase_confidence(said: float, seen: float | None) -> float:
 
 
 def _incomplete(r: Record, tables: Tables) -> Iterator[Suspicion]:
-    """Organs cut off by the end of the scan, where the table says that all are whole."""
+    """Organs cut off by the end of the scan, where the table says that all are whole.
+
+    Nothing where the localiser is lost: the patient lies another way, or it is no abdomen.
+    """
+    if _codes(r) & {"MIRRORED_OR_SITUS_INVERSUS", "MISMATCH_ORIENTATION", "NOT_ABDOMEN"}:
+        return
     cut = r.get("incomplete") or []
     for row in tables.series.get(r["series"], ()):
         said = number(row, "incomplete_organ")

@@ -47,7 +47,7 @@ def items(root: Path) -> Iterator[Item]:
         for volume in volumes:
             stem = volume.name.split(".")[0]
             if not any(word in stem for word in MASK_WORDS):
-                yield Item("volume", volume, patient or stem, stem, (volume,))
+                yield Item("volume", volume, here.name if here != root else stem, stem, (volume,))
         if dicom:
             yield Item("dicom", here, patient or series, series, tuple(dicom))
         if pictures and patient:  # pictures at the top are no series

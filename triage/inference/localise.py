@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,17 +13,14 @@ from monai.data import MetaTensor
 from scipy import ndimage
 from torch import Tensor
 
+from triage.inference.ends import CUT_SHARE, SOLID, areas, cut_organs
 from triage.nets.localiser import POOL, Localiser, pad_to_stride, scale
 from triage.types import ORGAN_LABEL, Anatomy, Organ
 
 if TYPE_CHECKING:
     from triage.inference.networks import Networks
 
-SINGLE = (Organ.LIVER, Organ.SPLEEN, Organ.KIDNEY_RIGHT, Organ.KIDNEY_LEFT, Organ.AORTA)
-# An organ is cut off if the scan's end shows more than this share of its largest area. The rectum
-# leaves every scan that ends at the pubis.
-CUT_SHARE = {organ: 0.25 if organ is Organ.BOWEL else 0.10 for organ in Organ}
-
+SINGLE = (*SOLID, Organ.AORTA)
 LEAST = 0.05  # probability
 
 
@@ -46,7 +44,10 @@ def localise(net: Localiser | Networks, grid: MetaTensor) -> Anatomy:
     p = logits.softmax(1)
     p = p * _largest_parts(p.argmax(1)[0]).to(p)[None]
     labels = _finer(p[0])[: shape[0], : shape[1], : shape[2]]
-    return describe(labels.cpu(), grid.affine)
+    anatomy = describe(labels.cpu(), grid.affine)
+    cut = cut_organs(run, small, areas(p))
+    whole = {o: anatomy.volume_ml[o] > 0 and o not in cut for o in SOLID}
+    return replace(anatomy, complete={**anatomy.complete, **whole}, cut=cut)
 
 
 def _finer(p: Tensor) -> Tensor:

@@ -215,9 +215,12 @@ def judge_quality(
 
     `measures`: of `imaging.measure`; `facts`: header values by DICOM keyword.
     """
-    orientation, coverage, distance = look(nets, grid)
     limits = {**LIMITS, **nets.manifest.limits}
-    seen = Seen(orientation, coverage, distance, measures, facts, limits)
+    return judge_seen(Seen(*look(nets, grid), measures, facts, limits))
+
+
+def judge_seen(seen: Seen) -> Quality:
+    """What follows from that which was seen."""
     findings = []
     for code, rule in RULES:
         answer = rule(seen)

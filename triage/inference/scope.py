@@ -57,12 +57,15 @@ def judge_scope(grid: MetaTensor, anatomy: Anatomy) -> Scope:
 
 
 def _covered(target: Target, seen: set[Organ], anatomy: Anatomy) -> bool:
-    """Every organ of the target is there and whole; one kidney may be missing (nephrectomy)."""
+    """Every organ of the target is there and whole; one kidney may be missing (nephrectomy).
+
+    A kidney of which only an end is in range is cut, not missing.
+    """
     kidneys = {Organ.KIDNEY_RIGHT, Organ.KIDNEY_LEFT}
     organs = set(TARGET_ORGANS[target])
     if not (organs - kidneys) <= seen:
         return False
-    return all(anatomy.complete[o] for o in organs & seen)
+    return not organs & anatomy.cut and all(anatomy.complete[o] for o in organs & seen)
 
 
 def contrast_phase(grid: MetaTensor, anatomy: Anatomy) -> tuple[Phase, float | None]:

@@ -16,13 +16,13 @@ LEVEL_NAMES = ("C7", *(f"T{i}" for i in range(1, 13)), *(f"L{i}" for i in range(
 
 
 def level_name(level: float) -> str:
-    """Name of the vertebra nearest to a level; what lies below S1 is called "sacrum" or "below"."""
+    """Name of the vertebra nearest to a level; below S1: the sacrum, and below it."""
     nearest = round(level)
     if nearest < 0:
         return "neck"
     if nearest < len(LEVEL_NAMES):
         return LEVEL_NAMES[nearest]
-    return "sacrum" if nearest <= 20 else "below"
+    return "sacrum" if nearest <= 20 else "below the sacrum"
 
 
 def _block3(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
