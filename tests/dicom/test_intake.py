@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
@@ -69,6 +70,20 @@ def test_damaged_file_beside_good_ones_is_no_gap_at_the_end(series: Path) -> Non
     assert code_of(series) == "UNREADABLE"
     last.write_bytes(b"\0" * 5000)
     assert code_of(series) == "UNREADABLE"
+
+
+@pytest.mark.parametrize(("modality", "said"), [("MR", True), ("SR", False)])
+def test_a_last_slice_that_passes_for_another_object_is_named(
+    series: Path, modality: str, said: bool
+) -> None:
+    """One damaged word would take it away where no gap shows that it was there."""
+    last = max(series.iterdir())
+    data = pydicom.dcmread(last)
+    data.Modality = modality
+    data.save_as(last)
+    with open_study(series, Settings()) as study:
+        assert ("NOT_CT: 1 object(s) were not used: MR" in study.warnings) is said
+        assert len(study.series[0].instances) == len(list(series.iterdir())) - 1
 
 
 def test_missing_empty_and_foreign_sources(tmp_path: Path) -> None:

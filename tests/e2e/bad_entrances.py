@@ -20,23 +20,46 @@ Send = Callable[[House, Sequence[bytes]], str]  # what the sender was told
 
 
 def by_c_store(at: House, files: Sequence[bytes]) -> str:
-    """One association for each file: what a PACS may do, and most work for us."""
+    """A new association for each other class or transfer syntax, and after each refusal."""
     said: dict[str, None] = {}
-    for data in files:
+    peer, open_for = None, ("", "")
+    for number, data in enumerate(files):
         sop_class, sop_uid, syntax = _said(data)
-        peer = Peer(at.service.intake.receiver.port)
-        try:
-            if not peer.associate(syntax, sop_class):
-                said["not offered"] = None  # the sender keeps it, and knows
-                continue
+        if peer is None or open_for != (sop_class, syntax):
+            _close(peer)
+            peer, open_for = _associated(at, sop_class, syntax), (sop_class, syntax)
+        if peer is None:
+            told = "not offered"  # the sender keeps it, and knows
+        else:
             body = data_set_of(data) if dataset.is_dicom(data[:132]) else data
-            peer.socket.sendall(store(body, sop_uid, 1, sop_class))
-            said[_status(peer.status())] = None
-        except (ConnectionError, TimeoutError):
-            said["cut off"] = None
-        finally:
-            peer.close()
+            told = _stored(peer, store(body, sop_uid, number % 60000 + 1, sop_class))
+        said[told] = None
+        if told != "stored":
+            _close(peer)
+            peer = None
+    _close(peer)
     return ", ".join(said)
+
+
+def _associated(at: House, sop_class: str, syntax: str) -> Peer | None:
+    peer = Peer(at.service.intake.receiver.port)
+    if peer.associate(syntax, sop_class):
+        return peer
+    peer.close()
+    return None
+
+
+def _stored(peer: Peer, message: bytes) -> str:
+    try:
+        peer.socket.sendall(message)
+        return _status(peer.status())
+    except (ConnectionError, TimeoutError):
+        return "cut off"
+
+
+def _close(peer: Peer | None) -> None:
+    if peer is not None:
+        peer.close()
 
 
 def _status(status: int | None) -> str:
@@ -53,7 +76,7 @@ def _said(data: bytes) -> tuple[str, str, str]:
         return CT, "1.2.3", EXPLICIT
     return (
         _plain(header.sop_class_uid, CT),
-        _plain(header.sop_instance_uid, "1.2.3"),
+        header.sop_instance_uid or "1.2.3",  # whatever it is: so would a sender
         _plain(header.transfer_syntax_uid, EXPLICIT),
     )
 

@@ -7,6 +7,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ READ_HEADERS = "triage.dicom.headers:read_headers"
 UNZIP = "triage.dicom.archive:unzip"
 
 MAX_FOLDER_DEPTH = 32
+# Modalities of objects that belong to a CT study and show nothing (PS3.3 C.7.3.1.1.1).
+NO_IMAGES = frozenset({"SR", "PR", "KO", "DOC", "PLAN", "REG"})
 
 
 @contextmanager
@@ -33,7 +36,7 @@ def open_study(source: Path, settings: Settings) -> Iterator[Study]:
     `source`: a folder of DICOM of any nesting (other files are ignored), one DICOM file, a zip of
     them, or one NIfTI, NRRD or MHA file. What a zip holds is unpacked into a temporary folder,
     which is removed on leaving, so series must be decoded before. Series that were refused beside
-    good ones are named in `Study.warnings`.
+    good ones are named in `Study.warnings`, and so are images of other kinds.
 
     One input is one study. A folder with images of two studies is refused (MIXED_PATIENT, or
     MIXED_ACQUISITIONS if the patient is the same): which one was meant cannot be known.
@@ -115,7 +118,16 @@ def _open_dicom(paths: list[Path], settings: Settings) -> Study:
     accepted, refused = series.select(slices, limits)
     if not accepted:
         _name_pixel_fault(refused, settings)
-    return series.as_study(accepted, refused)
+    study = series.as_study(accepted, refused)
+    return replace(study, warnings=(*study.warnings, *_left_out(answer["others"])))
+
+
+def _left_out(others: list[str]) -> list[str]:
+    """A slice with a damaged class or modality passes for another kind of object: it is named, lest
+    it be missed where it was the first or the last one and leaves no gap."""
+    kinds = [str(other)[:64] for other in others if other not in NO_IMAGES]
+    named = ", ".join(sorted(set(kinds))[:5])
+    return [f"NOT_CT: {len(kinds)} object(s) were not used: {named}"] if kinds else []
 
 
 def _name_pixel_fault(refused: list[series.Refused], settings: Settings) -> None:

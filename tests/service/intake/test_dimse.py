@@ -7,6 +7,7 @@ import socket
 import ssl
 import struct
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from pynetdicom import AE
 from ward import Ward, until
 
 from triage.dicom.syntax import SYNTAXES
-from triage.service.intake.dimse import allowed_senders
+from triage.service.intake.dimse import Sender, allowed_senders
 from triage.service.records import quarantine
 
 Send = Callable[..., subprocess.CompletedProcess[str]]
@@ -151,6 +152,31 @@ def test_an_association_that_breaks_off_leaves_its_study_incomplete(
         # Analysed as incomplete, then whole without a new image: it is analysed anew.
         until(lambda times=times: len(ward.ready) == times)  # type: ignore[misc]
     assert [version for _, version in ward.ready] == [1, 2]
+
+
+def test_a_release_is_answered_after_its_end_is_on_record(ward: Ward) -> None:
+    """Else a kill between the two leaves a study incomplete that its sender believes whole."""
+    receiver, on_record = ward.intake.receiver, threading.Event()
+    note = receiver.on_ended
+
+    def slowly(sender: Sender) -> None:
+        on_record.wait(20)
+        note(sender)
+
+    receiver.on_ended = slowly
+    entity = AE()
+    entity.add_requested_context(CT, ExplicitVRLittleEndian)
+    association = entity.associate("127.0.0.1", ward.port)
+    assert association.send_c_store(dataset()).Status == 0x0000
+    release = threading.Thread(target=association.release)
+    release.start()
+    release.join(0.3)
+    assert release.is_alive()
+    assert [s.interrupted for s in ward.studies()] == [True]
+    on_record.set()
+    release.join(20)
+    assert association.is_released
+    assert [s.interrupted for s in ward.studies()] == [False]
 
 
 def test_a_study_waits_for_its_sender_to_end(open_ward: Callable[..., Ward]) -> None:

@@ -162,7 +162,7 @@ class Receiver:
 
     def _ended(self, association: Any) -> None:
         sender = association.record
-        if isinstance(sender, Sender) and sender.studies:
+        if isinstance(sender, Sender) and sender.studies and not sender.ended:
             sender.aborted, sender.ended = not association.is_released, True
             self.on_ended(sender)
 

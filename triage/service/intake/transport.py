@@ -18,6 +18,7 @@ from typing import Any
 
 from pynetdicom import _config
 from pynetdicom._globals import MODE_ACCEPTOR
+from pynetdicom.acse import ACSE
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dimse_messages import DIMSEMessage
@@ -135,13 +136,26 @@ class BoundedSocket(AssociationSocket):
             raise OSError("a command set without end")
 
 
+class AnsweringService(ACSE):
+    """Answers a release once its end is on record: a sender that was told so sends nothing again,
+    and a process that dies in between would leave its studies incomplete for ever."""
+
+    def send_release(self, is_response: bool = False) -> None:
+        server = getattr(self.assoc, "_server", None)
+        if is_response and isinstance(server, BoundedServer):
+            self.assoc.is_released = True
+            server.association_ended(self.assoc)
+        super().send_release(is_response)
+
+
 class ReceivingAssociation(Association):
-    """Tells its server when it ended, however it did."""
+    """Tells its server when it ended, however it did: once, or twice if it was released."""
 
     record: Any = None  # what the receiver keeps of it
 
     def __init__(self, entity: ApplicationEntity) -> None:
         super().__init__(entity, MODE_ACCEPTOR)
+        self.acse = AnsweringService(self)
         self.dul = provider = WaitingProvider(self)
         self.dimse = WaitingMessages(self, provider)
         self.acse_timeout, self.network_timeout = entity.acse_timeout, entity.network_timeout
@@ -216,7 +230,7 @@ class BoundedServer(ThreadedAssociationServer):
         contexts: list[PresentationContext],
         handlers: list[Any],
         files: Files,
-        on_end: Callable[[ReceivingAssociation], None],
+        on_end: Callable[[Association], None],
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.files = files
@@ -237,7 +251,7 @@ class BoundedServer(ThreadedAssociationServer):
         """Whoever is over the limit is rejected in the protocol; far over it, cut off at once."""
         return len(self.active_associations) < 2 * self.ae.maximum_associations + 16
 
-    def association_ended(self, association: ReceivingAssociation) -> None:
+    def association_ended(self, association: Association) -> None:
         try:
             self._on_end(association)
         except Exception:
