@@ -21,7 +21,7 @@ KEY_SLICE_MS, VOLUME_S = 300.0, 3.0
 def patient(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """A few dozen slices of an injured simulated patient."""
     folder = tmp_path_factory.mktemp("patients")
-    options = ["--patients", "1", "--seed", "6", "--injured", "--spacing", "4", "--matrix", "256"]
+    options = ["--patients", "1", "--seed", "6", "--injured", "--spacing", "4", "--matrix", "128"]
     assert call(["simulate", str(folder), *options]) == 0
     return sorted(folder.rglob("*.dcm"))
 
@@ -113,6 +113,7 @@ def volume(page: Any) -> None:
     """The CT is drawn, scrolls by keyboard, and can be had in full."""
     seconds = drawn(page, "stack")
     print(f"volume after {seconds:.1f} s")
+    assert seconds <= VOLUME_S * slowness()
     stage = page.locator("#stage")
     before = pixels(stage)
     assert before.std() > 20  # not blank

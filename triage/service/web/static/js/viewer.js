@@ -1,6 +1,7 @@
 // CT, maps and surfaces in NiiVue: stack, three planes, 3D. The library is loaded when first needed.
 
 import { ask, say } from "./app.js";
+import { bodyOnly } from "./body.js";
 
 // Red speaks for the injury, blue against it, as on the overlays; more is more opaque.
 const FOR = { R: [255, 255, 255], G: [90, 60, 40], B: [60, 40, 30], A: [0, 110, 190], I: [0, 128, 255] };
@@ -27,9 +28,9 @@ function load(address) {
 // Fetched once and kept while the page is open; asked for ahead of time, so that a click shows it.
 const kept = new Map();
 
-function bytes(address) {
+function bytes(address, change = (blob) => blob) {
   if (!kept.has(address)) {
-    const found = ask(address).then((answer) => answer.blob()).then((blob) => URL.createObjectURL(blob));
+    const found = ask(address).then((answer) => answer.blob()).then(change).then((blob) => URL.createObjectURL(blob));
     found.catch(() => kept.delete(address));
     kept.set(address, found);
   }
@@ -38,6 +39,34 @@ function bytes(address) {
 
 export function possible() {
   return Boolean(document.createElement("canvas").getContext("webgl2"));
+}
+
+// Whether the processor draws in place of a graphics card, as on many remote desktops.
+function software() {
+  const gl = document.createElement("canvas").getContext("webgl2");
+  const asked = gl?.getExtension("WEBGL_debug_renderer_info");
+  const name = asked ? gl.getParameter(asked.UNMASKED_RENDERER_WEBGL) : "";
+  return /swiftshader|llvmpipe|softpipe|basic render/i.test(name);
+}
+
+// The first look: the body alone, at half the resolution where the processor draws.
+function firstLook(address) {
+  return bytes(address, (blob) => bodyOnly(blob, software() ? 2 : 1));
+}
+
+// Settles once the graphics card (or the processor in its place) has carried out what was asked of it.
+function painted({ gl }) {
+  const done = gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
+  gl.flush();
+  return new Promise((resolve) => {
+    const look = () => {
+      if (gl.isContextLost() || gl.clientWaitSync(done, 0, 0) !== gl.TIMEOUT_EXPIRED) {
+        gl.deleteSync(done);
+        resolve();
+      } else requestAnimationFrame(look);
+    };
+    look();
+  });
 }
 
 export class Viewer {
@@ -59,7 +88,7 @@ export class Viewer {
   // What the reader will probably want next: the library, the small volume and its map.
   async prepare(scene, target) {
     await load(this.address);
-    await bytes(scene.small);
+    await firstLook(scene.small);
     if (scene.maps[target]) await bytes(scene.maps[target]);
   }
 
@@ -111,11 +140,15 @@ export class Viewer {
 
   show(scene, target, mode, height) {
     return this.order(async () => {
-      if (mode === "solid") return this.surfaces(scene);
+      if (mode === "solid") {
+        await this.surfaces(scene);
+        return painted(this.nv3);
+      }
       await this.openFlat();
       if (scene !== this.scene) await this.volume(scene, false);
       this.setMode(mode);
       if (height !== undefined && height !== null) this.jump(height);
+      await painted(this.nv);
       // the CT is there already; the map comes when it can
       if (target !== this.target) this.order(() => this.map(target)).catch(() => {});
       return undefined;
@@ -124,19 +157,21 @@ export class Viewer {
 
   resolve(full) {
     return this.order(async () => {
-      const at = this.nv ? this.nv.scene.crosshairPos.slice() : null;
+      // the small volume leaves out the air around the body: the place is kept in mm
+      const at = this.nv ? this.nv.frac2mm(this.nv.scene.crosshairPos) : null;
       const target = this.target;
       await this.volume(this.scene, full);
       this.setMode(this.mode);
       await this.map(target);
-      if (at) this.nv.scene.crosshairPos = at;
+      if (at) this.nv.scene.crosshairPos = this.nv.mm2frac([at[0], at[1], at[2]]);
       this.nv.drawScene();
+      return painted(this.nv);
     });
   }
 
   async volume(scene, full) {
     const { low, high } = this.window;
-    const ct = { url: await bytes(full ? scene.full : scene.small), name: "ct.nii.gz", colormap: "gray", cal_min: low, cal_max: high, colorbarVisible: false };
+    const ct = { url: await (full ? bytes(scene.full) : firstLook(scene.small)), name: full ? "ct.nii.gz" : "ct.nii", colormap: "gray", cal_min: low, cal_max: high, colorbarVisible: false };
     await this.nv.loadVolumes([ct]);
     this.scene = scene;
     this.full = full;
