@@ -60,17 +60,18 @@ def measure(
     count: int,
     share: float,
     *,
+    first: int = 0,
     people: int = 0,
     minutes: float = 0,
     seed: int = 5,
 ) -> dict[str, Any]:
     """Recall and precision of the rules of `triage audit`, and alarms about sound series.
 
-    `people`: so many patients at most. `minutes`: then the series seen so far are reported; images
-    are taken in random order, so that they are a fair part.
+    `people`: so many patients at most, after the first `first`. `minutes`: then the series seen so
+    far are reported; images are taken in random order, so that they are a fair part.
     """
     cases = [e for e in entries(sets) if e.meta["truth"]["anatomy"] == "parametric"]
-    cases = cases[: people or None]
+    cases = cases[first:][: people or None]
     planned = plan(len(cases), count, share, seed)
     looks = _looks(eyes, cases, planned, out / "planted.jsonl", minutes)
     return report([p for p in planned if _image(*p) in looks], looks, seed)
@@ -138,7 +139,11 @@ def _look(eyes: Eyes, entry: Entry, person: int, kind: str) -> dict[str, Any]:
         "phase": phase.value,
         "aorta_hu": aorta,
         "liver_right": right,
-        "incomplete": [o for o in SOLID if anatomy.volume_ml[o] > 20 and not anatomy.complete[o]],
+        "incomplete": [
+            o
+            for o in (*SOLID, Organ.BOWEL)
+            if anatomy.volume_ml[o] > 20 and not anatomy.complete[o]
+        ],
         "turn": TURNS.index(orientation.turn),
         "probability": orientation.probability,
         "log_odds": orientation.log_odds,
@@ -236,7 +241,7 @@ def _refusals(looks: Mapping[tuple[int, str], dict[str, Any]]) -> dict[str, Any]
         for finding in judge_seen(seen_again(seen, {"BodyPartExamined": "ABDOMEN"})).findings:
             codes[finding.code] += 1
         told = {t: why for t, why in seen["scope"].items() if why != "NO_CONTRAST"}
-        targets.update(told)
+        targets.update(told.keys())
         unlike += bool(told)
     return {
         "patients": len(sound),

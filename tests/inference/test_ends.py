@@ -34,6 +34,17 @@ def test_a_cut_organ_is_seen_at_the_end(first: int, last: int, cut: bool) -> Non
     assert (Organ.LIVER in cut_organs(short_sighted, hu, found)) is cut
 
 
+def test_an_organ_that_lies_further_in_is_not_cut() -> None:
+    """What looks like a liver at the end of the scan, 54 mm below the liver, is something else."""
+    hu = torch.full((1, 1, 16, 16, 40), -100.0)
+    hu[..., 4:12, 4:12, 12:30] = hu[..., 4:12, 4:12, :3] = 200.0
+    found = areas(short_sighted(scale(hu)))
+    assert not cut_organs(short_sighted, hu, found)
+    hu[..., 4:12, 4:12, 3:12] = 200.0
+    found = areas(short_sighted(scale(hu)))
+    assert cut_organs(short_sighted, hu, found) == {Organ.LIVER}
+
+
 def test_thin_slabs_have_both_ends() -> None:
     hu = torch.full((1, 1, 16, 16, 3), 200.0)
     assert cut_organs(short_sighted, hu, areas(short_sighted(scale(hu)))) == {Organ.LIVER}

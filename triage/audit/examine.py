@@ -20,6 +20,7 @@ from triage.imaging.coarse import coarse, cube, picture, small_slices
 from triage.imaging.measure import measure
 from triage.imaging.resample import to_grid
 from triage.imaging.volume import straightened, to_volume
+from triage.inference.ends import SOLID
 from triage.inference.localise import localise
 from triage.inference.pose import slice_regions
 from triage.inference.quality import judge_quality
@@ -93,7 +94,7 @@ def _volume(series: Series, eyes: Eyes) -> Record:
         record |= {"phase": phase.value, "aorta_hu": None if aorta is None else round(aorta, 1)}
         record["incomplete"] = [
             o.value
-            for o in (Organ.LIVER, Organ.SPLEEN, Organ.KIDNEY_RIGHT, Organ.KIDNEY_LEFT)
+            for o in (*SOLID, Organ.BOWEL)
             if anatomy.volume_ml[o] > 20 and not anatomy.complete[o]
         ]
         x = [_middle_x(anatomy.labels.as_tensor()[0], label) for label in (1, 2)]
