@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from typing import Any
 
@@ -112,8 +113,10 @@ class Pdus(OfTheService):
             peer.socket.sendall(later)
             peer.socket.shutdown(1)
             return peer.drained()
-        except (ConnectionError, BrokenPipeError):
-            return b""
+        except OSError as error:
+            if isinstance(error, ConnectionError) or error.errno == errno.ENOTCONN:
+                return b""  # the receiver has closed it already
+            raise
         finally:
             peer.socket.close()
 
