@@ -34,8 +34,8 @@ ATTRIBUTION = [
 
 # W: a work folder; DATA: backgrounds and anatomies; IMAGENET: weights of MobileNetV2.
 COMMANDS = [
-    "python -m triage.training.reference sets localiser trunk members volume sequence \\",
-    "    --work W --data DATA --weights IMAGENET",
+    "python -m triage.training.reference sets localiser trunk trunk_again members volume \\",
+    "    sequence --work W --data DATA --weights IMAGENET",
     "python -m triage.training.reference judged score --judged {judged} --work W --data DATA",
     "scripts/real-slices W/draft --data RSNA_2023 --json W/real.json",
     "python -m triage.training.ablation --set W/sets/train --work W/ablations --weights IMAGENET",
@@ -85,7 +85,7 @@ def finish(work: Path, recipe: Recipe, out: Path, version: str, notes: Sequence[
         "train_patients": len(entries(work, "train")),
         "persons": {
             "train": recipe.learn,
-            "localiser and trunk": recipe.early,
+            "localiser and first round of the trunk": recipe.early,
             "choose": recipe.sets["train"].people - recipe.learn,
         },
         "steps": dict(recipe.steps),

@@ -54,7 +54,8 @@ SETS = {
     "cal": Set(150, 502, 1, 0.6, 0.7, ("s0328",)),
     "well": Set(100, 503, 1, 0.0, 0.7, ("s0328",)),
 }
-STEPS = {"localiser": 1500, "trunk": 3000, "volume": 4000}
+AGAIN = "trunk_again"  # the trunk's second round (warm restart: Loshchilov & Hutter, ICLR 2017)
+STEPS = {"localiser": 1500, "trunk": 3000, AGAIN: 6000, "volume": 4000}
 SHIPPED = Recipe(SETS, learn=170, early=110, folds=4, epochs=12, steps=STEPS, validate_every=1000)
 
 
@@ -93,11 +94,18 @@ def choosers(work: Path, recipe: Recipe) -> list[cache.Entry]:
     return people(work, recipe, recipe.learn, recipe.sets["train"].people)
 
 
+def trunk_weights(work: Path) -> Path:
+    """The trunk of a work folder that everything stands on: the last round's."""
+    again = work / f"{AGAIN}.pt"
+    return again if again.exists() else work / "trunk.pt"
+
+
 def load_trained(work: Path, folds: int) -> tuple[Localiser, SliceEnsembles, VolumeNet]:
     """The trained networks of a work folder."""
     find, whole, joint = Localiser(), VolumeNet(), JointSliceNet()
-    for net, name in ((find, "localiser"), (whole, "volume"), (joint, "trunk")):
+    for net, name in ((find, "localiser"), (whole, "volume")):
         net.load_state_dict(trained_weights(work / f"{name}.pt"))
+    joint.load_state_dict(trained_weights(trunk_weights(work)))
     ensembles = SliceEnsembles(folds, pooling=joint.pooling)
     ensembles.trunk.load_state_dict(split(joint.net, SHARED)[0].state_dict())
     for target in TARGETS:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import argparse
 import pickle
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from triage.inference.networks import Networks, choose_device
@@ -34,6 +35,7 @@ from triage.training.finish import finish
 from triage.training.folds import Split, make_split
 from triage.training.layout import Patient
 from triage.training.recipe import (
+    AGAIN,
     SHIPPED,
     Recipe,
     choosers,
@@ -43,6 +45,7 @@ from triage.training.recipe import (
     people,
     say,
     step,
+    trunk_weights,
 )
 from triage.training.start import fresh_tail
 from triage.types import TARGETS, Target
@@ -90,7 +93,7 @@ def train_members(work: Path, recipe: Recipe) -> None:
     """Each target's members on cached trunk features, one a fold."""
     own, known = samples(work, recipe, recipe.learn)
     joint = JointSliceNet()
-    joint.load_state_dict(trained_weights(work / "trunk.pt"))
+    joint.load_state_dict(trained_weights(trunk_weights(work)))
     joint.eval()
     shared = split(joint.net, SHARED)[0]
     where = _split(own, recipe.folds)
@@ -182,13 +185,66 @@ def load_draft(work: Path) -> Networks:
     return load_networks(work / "draft", "auto")
 
 
-def main(arguments: Sequence[str] | None = None, recipe: Recipe = SHIPPED) -> None:
-    stages = (
-        *("sets", "localiser", "trunk", "members", "volume"),
-        *("sequence", "judged", "score", "finish"),
+def train_localiser(a: Namespace, recipe: Recipe) -> None:
+    own = people(a.work, recipe, 0, recipe.early)
+    localiser.train(own, a.work, steps=recipe.steps["localiser"], log=say)
+
+
+def train_trunk(a: Namespace, recipe: Recipe) -> None:
+    """From ImageNet, on the persons that were simulated first."""
+    own = samples(a.work, recipe, recipe.early)
+    trunk.train_trunk(*own, a.weights, a.work, steps=recipe.steps["trunk"], log=say)
+
+
+def train_trunk_again(a: Namespace, recipe: Recipe) -> None:
+    """On all persons that train, from the first round's weights; hard targets twice."""
+    trunk.train_trunk(
+        *samples(a.work, recipe, recipe.learn),
+        None,
+        a.work,
+        steps=recipe.steps[AGAIN],
+        batch=2 * len(trunk.HARD_TWICE),
+        seed=3,
+        start=a.work / "trunk.pt",
+        turns=trunk.HARD_TWICE,
+        name=AGAIN,
+        log=say,
     )
+
+
+def train_volume(a: Namespace, recipe: Recipe) -> None:
+    volume.train(
+        learners(a.work, recipe),
+        a.work,
+        steps=recipe.steps["volume"],
+        held=choosers(a.work, recipe),
+        validate_every=recipe.validate_every,
+        log=say,
+    )
+
+
+def score(a: Namespace, recipe: Recipe) -> None:
+    write_draft(a.work, recipe)
+    score_sets(a.work, recipe)
+
+
+STAGES: dict[str, Callable[[Namespace, Recipe], None]] = {
+    "sets": lambda a, recipe: make_sets(a.work, recipe, a.data),
+    "localiser": train_localiser,
+    "trunk": train_trunk,
+    AGAIN: train_trunk_again,
+    "members": lambda a, recipe: train_members(a.work, recipe),
+    "volume": train_volume,
+    "sequence": lambda a, recipe: train_sequence(a.work, recipe),
+    "judged": lambda a, _: make_judged(a.work, a.data, a.judged),
+    "score": score,
+    "finish": lambda a, recipe: finish(a.work, recipe, a.out, a.version, a.note),
+}
+
+
+def main(arguments: Sequence[str] | None = None, recipe: Recipe = SHIPPED) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stages", nargs="*", default=stages, help=f"of {', '.join(stages)}")
+    parser.add_argument("stages", nargs="*", default=[*STAGES], help=f"of {', '.join(STAGES)}")
     parser.add_argument("--work", type=Path, required=True, help="checkpoints and sets go here")
     parser.add_argument("--data", type=Path, help="folder with anatomy/ and ct/ backgrounds")
     parser.add_argument("--weights", type=Path, help="ImageNet weights (safetensors or .pth)")
@@ -198,43 +254,11 @@ def main(arguments: Sequence[str] | None = None, recipe: Recipe = SHIPPED) -> No
     parser.add_argument("--note", action="append", default=[], help="sentence for the model card")
     a = parser.parse_args(arguments)
     for stage in a.stages:
+        if stage not in STAGES:
+            parser.error(f"unknown stage {stage!r}: expected some of {', '.join(STAGES)}")
+    for stage in a.stages:
         say(f"stage {stage}")
-        if stage == "sets":
-            make_sets(a.work, recipe, a.data)
-        elif stage == "localiser":
-            own = people(a.work, recipe, 0, recipe.early)
-            localiser.train(own, a.work, steps=recipe.steps[stage], log=say)
-        elif stage == "trunk":
-            trunk.train_trunk(
-                *samples(a.work, recipe, recipe.early),
-                a.weights,
-                a.work,
-                steps=recipe.steps[stage],
-                log=say,
-            )
-        elif stage == "members":
-            train_members(a.work, recipe)
-        elif stage == "volume":
-            own, held = learners(a.work, recipe), choosers(a.work, recipe)
-            volume.train(
-                own,
-                a.work,
-                steps=recipe.steps[stage],
-                held=held,
-                validate_every=recipe.validate_every,
-                log=say,
-            )
-        elif stage == "sequence":
-            train_sequence(a.work, recipe)
-        elif stage == "judged":
-            make_judged(a.work, a.data, a.judged)
-        elif stage == "score":
-            write_draft(a.work, recipe)
-            score_sets(a.work, recipe)
-        elif stage == "finish":
-            finish(a.work, recipe, a.out, a.version, a.note)
-        else:
-            parser.error(f"unknown stage {stage!r}: expected some of {', '.join(stages)}")
+        STAGES[stage](a, recipe)
 
 
 if __name__ == "__main__":

@@ -20,11 +20,12 @@ from triage.nets.mobilenet_v2 import freeze_batch_norm
 from triage.nets.slice_net import ORGAN_CLASSES, SIZE, JointSliceNet
 from triage.nets.weights import load_imagenet
 from triage.training.cache import Entry
+from triage.training.checkpoint import trained_weights
 from triage.training.loop import Group, Habits, Parts, Plan, Task
 from triage.training.loop import train as run
 from triage.training.losses import focal
 from triage.training.slices import WHOLE_BODY, Sample, pictured, truth_maps
-from triage.types import ORGAN_LABEL, TARGETS
+from triage.types import ORGAN_LABEL, TARGETS, Target
 
 SMOOTHING = 0.02  # a label is 0.02 or 0.98: where a lesion begins and ends is not that sharp
 CELL = 16  # pixels in a cell of the finer maps
@@ -33,6 +34,8 @@ ANYWHERE = 0.35  # negatives from outside the organ's range, where single images
 OTHERS = 0.25  # weight of the targets that a picture was not chosen for
 LESIONS, FINE_LESIONS, ORGANS = 0.5, 0.5, 0.25  # weights of the maps
 RARE = 10.0  # cells added to the lesion cells of a batch, where it has few
+# Turns of a second round: the targets that a first round leaves behind come twice.
+HARD_TWICE = (*TARGETS, Target.BOWEL, Target.EXTRAVASATION)
 
 
 class Slice(NamedTuple):
@@ -48,9 +51,10 @@ class Slice(NamedTuple):
 
 
 class TrunkTask(Task[Slice, Slice]):
-    """Targets in turn, labels in turn: 1:1 balanced in every batch of a multiple of ten."""
+    """Targets in turn, labels in turn: 1:1 balanced in every batch of whole turns, both labels.
 
-    name = "trunk"
+    `weights`: ImageNet weights to start from; `start`: those of a trunk to go on from.
+    """
 
     def __init__(
         self,
@@ -59,10 +63,16 @@ class TrunkTask(Task[Slice, Slice]):
         weights: Path | None = None,
         frozen_blocks: int = 4,
         pooling: str = "lse",
+        *,
+        start: Path | None = None,
+        turns: Sequence[Target] = TARGETS,
+        name: str = "trunk",
     ) -> None:
-        self.entries, self.samples = entries, samples
+        self.entries, self.samples, self.turns, self.name = entries, samples, turns, name
         self.net: JointSliceNet = JointSliceNet(pooling=pooling)
-        if weights is not None:
+        if start is not None:
+            self.net.load_state_dict(trained_weights(start))
+        elif weights is not None:
             load_imagenet(self.net.net, weights)
         freeze_batch_norm(self.net)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -87,7 +97,7 @@ class TrunkTask(Task[Slice, Slice]):
         return [Group(blocks, 3e-4, 1e-3), Group(heads, 4e-3, 1e-3)]
 
     def sample(self, i: int, rng: np.random.Generator) -> Slice:
-        pool = self.pools[TARGETS[i % len(TARGETS)], (i // len(TARGETS)) % 2]
+        pool = self.pools[self.turns[i % len(self.turns)], (i // len(self.turns)) % 2]
         s = self.samples[pool[int(rng.integers(len(pool)))]]
         entry = self.entries[s.entry]
         if s.label == 0 and entry.is_volume and entry.masks_known and rng.random() < ANYWHERE:
@@ -165,16 +175,19 @@ def train_trunk(
     batch: int = 20,
     frozen_blocks: int = 4,
     seed: int = 2,
+    start: Path | None = None,
+    turns: Sequence[Target] = TARGETS,
+    name: str = "trunk",
     save_every: int = 25,
     device: str = "auto",
     log: Callable[[str], None] = print,
 ) -> JointSliceNet:
     """Fine-tune one MobileNetV2 with a head a target; the trunk of all members comes from it.
 
-    `weights`: ImageNet weights to start from. Resumes from `work` when interrupted.
+    `weights`, `start`, `turns`, `name`: see `TrunkTask`. Resumes from `work` when interrupted.
     """
     torch.manual_seed(seed)
-    task = TrunkTask(entries, samples, weights, frozen_blocks)
+    task = TrunkTask(entries, samples, weights, frozen_blocks, start=start, turns=turns, name=name)
     plan = Plan(steps, batch, seed, clip=2.0)
     run(task, work, plan, Habits(device, log_every=save_every, save_every=save_every), log=log)
     return task.net
