@@ -17,7 +17,6 @@ from triage.nets.localiser import Localiser
 from triage.nets.sequence_head import SequenceHead, SequenceHeads
 from triage.nets.slice_net import SliceEnsembles
 from triage.nets.volume_net import VolumeNet
-from triage.nets.volume_unet import VolumeUNet
 from triage.saliency.attribution import explain
 from triage.training.assemble import neutral_table, write
 from triage.types import ORGAN_LABEL, TARGETS, Organ, Target
@@ -25,7 +24,7 @@ from triage.types import ORGAN_LABEL, TARGETS, Organ, Target
 AFFINE = torch.diag(torch.tensor([1.5, 1.5, 3.0, 1.0], dtype=torch.float64))
 
 
-def bundle(folder: Path, volume: VolumeNet | VolumeUNet, **more: Any) -> Path:
+def bundle(folder: Path, volume: VolumeNet, **more: Any) -> Path:
     torch.manual_seed(0)
     slices = SliceEnsembles({t.value: int(t is Target.LIVER) for t in TARGETS})
     return write(
@@ -60,12 +59,9 @@ def lively() -> SequenceHeads:
     return heads
 
 
-@pytest.mark.parametrize("kind", [VolumeNet, VolumeUNet])
-def test_both_kinds_of_volume_net_answer(
-    tmp_path: Path, kind: type[VolumeNet | VolumeUNet]
-) -> None:
-    nets = load_networks(bundle(tmp_path / "b", kind(4)), "cpu")
-    assert isinstance(nets.volume, kind) and nets.sequence is None
+def test_the_volume_net_answers(tmp_path: Path) -> None:
+    nets = load_networks(bundle(tmp_path / "b", VolumeNet(4)), "cpu")
+    assert nets.sequence is None
     grid, anatomy = body()
     evidence = gather(nets, grid, anatomy)
     assert evidence.volume_logits is not None and evidence.volume_logits.shape == (len(TARGETS),)
@@ -100,5 +96,5 @@ def test_the_sequence_head_answers_where_there_is_one(tmp_path: Path) -> None:
 def test_a_volume_net_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     strange = VolumeNet(4)
     strange.architecture["kind"] = "Oracle"
-    with pytest.raises(BundleError, match="LesionMap or UNet"):
+    with pytest.raises(BundleError, match="LesionMap"):
         load_networks(bundle(tmp_path / "b", strange), "cpu")

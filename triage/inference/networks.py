@@ -14,8 +14,7 @@ from triage.nets.bundle import BundleError, Manifest, load_tensors, read_manifes
 from triage.nets.localiser import Localiser
 from triage.nets.sequence_head import SequenceHeads
 from triage.nets.slice_net import SHARED, SIZE, SliceEnsembles
-from triage.nets.volume_net import VolumeNet
-from triage.nets.volume_unet import VolumeUNet
+from triage.nets.volume_net import KIND, VolumeNet
 from triage.settings import Settings, settings
 from triage.types import BundleRef
 
@@ -33,7 +32,7 @@ class Networks:
     ref: BundleRef
     localiser: Localiser
     slices: SliceEnsembles
-    volume: VolumeNet | VolumeUNet
+    volume: VolumeNet
     device: torch.device
     programs: Programs
     sequence: SequenceHeads | None = None
@@ -103,18 +102,17 @@ def _ensembles(manifest: Manifest) -> SliceEnsembles:
     )
 
 
-def _volume(manifest: Manifest) -> VolumeNet | VolumeUNet:
-    """The volume net of the kind that the bundle names."""
+def _volume(manifest: Manifest) -> VolumeNet:
+    """The volume net; bundles of other kinds were made by other versions of the program."""
     data = manifest.networks["volume"]
-    kinds: dict[str, type[VolumeNet | VolumeUNet]] = {"LesionMap": VolumeNet, "UNet": VolumeUNet}
     kind = str(data["kind"])
-    if kind not in kinds:
+    if kind != KIND:
         raise BundleError(
-            f"a volume net of kind {' or '.join(kinds)}",
+            f"a volume net of kind {KIND}",
             repr(kind)[:100],
             "Use a bundle that fits this version of the program, or train it again.",
         )
-    return kinds[kind](int(str(data["width"])))
+    return VolumeNet(int(str(data["width"])))
 
 
 def _sequence(manifest: Manifest) -> SequenceHeads | None:

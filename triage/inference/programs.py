@@ -12,7 +12,6 @@ from triage.inference.engines import Compiled, Engine
 from triage.nets.localiser import STRIDE, Localiser
 from triage.nets.slice_net import SliceEnsembles, Tail, pool_map
 from triage.nets.volume_net import POOL, REGIONS, VolumeNet
-from triage.nets.volume_unet import VolumeUNet
 from triage.types import TARGETS, Target
 
 BATCH = 16  # pictures that the trunk takes at once
@@ -32,7 +31,7 @@ class Programs:
         identity: str,
         localiser: Localiser,
         slices: SliceEnsembles,
-        volume: VolumeNet | VolumeUNet,
+        volume: VolumeNet,
     ) -> None:
         self.engine, self.identity = engine, identity
         self._nets = (localiser, slices, volume)
@@ -133,7 +132,7 @@ class _Members(nn.Module):
 class _Finest(nn.Module):
     """The volume net up to its finest features; its heads stay in torch, for the gradients."""
 
-    def __init__(self, net: VolumeNet | VolumeUNet) -> None:
+    def __init__(self, net: VolumeNet) -> None:
         super().__init__()
         self.net = net
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from triage.nets.localiser import scale
 from triage.types import ORGAN_LABEL, TARGETS, Organ, Target
 
+KIND = "LesionMap"  # the name of this network in a manifest
 REGIONS: tuple[tuple[Organ, ...], ...] = (
     (Organ.LIVER,),
     (Organ.SPLEEN,),
@@ -72,7 +73,7 @@ class VolumeNet(nn.Module):
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
-        self.architecture: dict[str, Any] = {"kind": "LesionMap", "width": width}
+        self.architecture: dict[str, Any] = {"kind": KIND, "width": width}
         told = len(REGIONS) + 1
         self.stem = nn.Sequential(
             nn.Conv3d(1, width, (4, 4, 1), stride=POOL, padding=(1, 1, 0), bias=False),

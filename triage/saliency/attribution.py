@@ -29,7 +29,6 @@ from triage.imaging.masks import box_of, grown
 from triage.inference.networks import Networks
 from triage.inference.score import Evidence, Looked, organ_mask
 from triage.nets.volume_net import POOL, VolumeNet
-from triage.nets.volume_unet import VolumeUNet
 from triage.types import TARGET_ORGANS, TARGETS, Anatomy, Target
 
 REACH_MM = 15.0  # attribution counts this far around the organ: haematomas lie beside it
@@ -244,7 +243,7 @@ def _on_volume(field: Tensor, evidence: Evidence, box: Slices) -> Tensor:
 class _Heads(nn.Module):
     """The volume net from its finest features on: one study logit a target."""
 
-    def __init__(self, net: VolumeNet | VolumeUNet, regions: Tensor) -> None:
+    def __init__(self, net: VolumeNet, regions: Tensor) -> None:
         super().__init__()
         self.net, self.regions = net, regions
         self.features = nn.Identity()
@@ -254,9 +253,7 @@ class _Heads(nn.Module):
         return study  # (1, 5)
 
 
-def captum_volume_cam(
-    net: VolumeNet | VolumeUNet, features: Tensor, regions: Tensor, target: int
-) -> Tensor:
+def captum_volume_cam(net: VolumeNet, features: Tensor, regions: Tensor, target: int) -> Tensor:
     """Grad-CAM by gradients: features (1, C, X, Y, Z) -> (X, Y, Z), on the CPU."""
     from captum.attr import LayerGradCam
 

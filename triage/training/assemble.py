@@ -19,7 +19,6 @@ from triage.nets.localiser import Localiser
 from triage.nets.sequence_head import SequenceHeads
 from triage.nets.slice_net import SliceEnsembles
 from triage.nets.volume_net import VolumeNet
-from triage.nets.volume_unet import VolumeUNet
 from triage.training.cache import SPACING
 from triage.training.evaluation.prevalence import natural
 from triage.types import TARGETS, Organ, Target
@@ -47,7 +46,7 @@ def write(
     version: str,
     localiser: Localiser,
     slices: SliceEnsembles,
-    volume: VolumeNet | VolumeUNet,
+    volume: VolumeNet,
     cutoffs: CutoffTable,
     provenance: Mapping[str, Any],
     card: str,
