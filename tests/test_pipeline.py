@@ -104,7 +104,8 @@ def test_another_method_explains_the_report_from_its_folder(
     folder = out / "explain" / "gradcam"
     own, first = (nib.load(f / str(report.findings[target].saliency)) for f in (folder, out))
     assert own.shape == first.shape and np.allclose(own.affine, first.affine, atol=1e-4)
-    assert np.abs(own.get_fdata()).max() == pytest.approx(1.0, abs=0.02)
+    # 1 at its strongest place, which may lie between the CT's voxels.
+    assert 0.8 < np.abs(own.get_fdata()).max() <= 1.001
     assert (folder / done.overlays[0]).is_file()
     assert (folder / "overlays" / "contact_sheet.pdf").is_file()
 

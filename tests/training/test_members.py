@@ -25,6 +25,19 @@ def task_of(features: Features, fold: int = 0, frozen: int = 0) -> MemberTask:
     return MemberTask("liver-fold0", Tail(), features, inside, held, frozen)
 
 
+@torch.no_grad()
+def test_a_member_begins_between_the_labels() -> None:
+    """However far off the logits of the member are that it starts from."""
+    features = made_up()
+    tail = Tail()
+    tail.classifier.bias -= 4.0
+    inside = np.arange(len(features.labels))
+    MemberTask("liver", tail, features, inside, inside)
+    logits = tail(torch.from_numpy(features.values[:, 0]).float()).numpy()
+    means = [logits[features.labels == y].mean() for y in (0, 1)]
+    assert sum(means) == pytest.approx(0, abs=0.01)
+
+
 def test_every_batch_and_so_every_epoch_is_balanced_one_to_one() -> None:
     features = made_up()
     task = task_of(features)

@@ -23,6 +23,7 @@ SMOOTHING = 0.02  # a label is 0.02 or 0.98: where a lesion begins and ends is n
 DROPOUT = 0.1  # of trunk features
 RATE, HEAD_RATE, DECAY = 2e-4, 1e-3, 1e-2
 PATIENCE = 3  # epochs
+CENTRED = 128  # slices of each label over which the first logits are centred
 
 
 class Batch(NamedTuple):
@@ -56,6 +57,23 @@ class MemberTask(Task[Batch, Batch]):
                 raise ValueError(f"{name}: expected both labels among the {where} slices")
         for layer in _layers(tail)[:frozen_layers]:
             layer.requires_grad_(False)
+        self._centre(tail)
+
+    @torch.no_grad()
+    def _centre(self, tail: Tail) -> None:
+        """Begin with a mean logit of 0 over both labels.
+
+        A member of a bundle expects few injuries, and may be far from other pictures. Where every
+        logit is far from 0, the first steps push all features one way, and they die (ReLU6).
+        """
+        rows = [row for pool in self.pools for row in pool[:: max(1, len(pool) // CENTRED)]]
+        parts = []
+        for i in range(0, len(rows), 64):
+            x = torch.from_numpy(np.array(self.features.values[rows[i : i + 64], 0])).float()
+            parts.append(tail(x).float())
+        labels, logits = self.features.labels[rows], torch.cat(parts)
+        means = [logits[torch.from_numpy(labels == y)].mean() for y in (0, 1)]
+        tail.classifier.bias -= (means[0] + means[1]) / 2
 
     def groups(self) -> list[Group]:
         """Pretrained layers go gently, the classifier faster."""
