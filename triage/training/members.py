@@ -73,7 +73,7 @@ class MemberTask(Task[Batch, Batch]):
             parts.append(tail(x).float())
         labels, logits = self.features.labels[rows], torch.cat(parts)
         means = [logits[torch.from_numpy(labels == y)].mean() for y in (0, 1)]
-        tail.classifier.bias -= (means[0] + means[1]) / 2
+        tail.classifier.bias.sub_((means[0] + means[1]) / 2)
 
     def groups(self) -> list[Group]:
         """Pretrained layers go gently, the classifier faster."""
