@@ -20,6 +20,11 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+
+# Its functions take the world's group as a default value at the time of the import. The optimiser
+# imports it: after `join`, that default would keep the group, and gloo's threads, alive beyond
+# `destroy_process_group` into the end of the interpreter, where one of them can abort the process.
+import torch.distributed.nn.functional
 from torch import Tensor, nn
 
 PATIENCE = timedelta(days=7)  # the others wait while the first prepares or scores a data set
