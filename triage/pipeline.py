@@ -168,16 +168,15 @@ def _analyse(
     findings = combine([*(a.findings for a in analysed), *failed])
     if out is not None:
         tell("overlays", 0.85)
-        with clock.stage("saliency_s"):
+        with clock.stage("saliency_s"), ThreadPoolExecutor(1) as writer:
             for number, a in enumerate(analysed, start=1):
                 scene = Scene(out, number)
-                scene.ct(a.grid)
-                straight = straightened(a.volume)
-                write_organs(a.anatomy.labels, a.volume, straight, out / organs_name(number))
+                written = writer.submit(_write_seen, a, scene, out / organs_name(number))
                 own = {t: f for t, f in findings.items() if f is a.findings[t]}
                 weights = {t: table.branch_weights(t) for t in TARGETS}
                 drawn = illustrate(nets, a.volume, a.anatomy, a.evidence, own, weights, out, scene)
                 findings.update(drawn)
+                written.result()
             write_sheets(findings, out)
     return Report(
         status=Status.ANALYSED,
@@ -282,6 +281,12 @@ def _finding(
         finding = judge(None, "INCOMPLETE_COVERAGE")
     flagged = finding.verdict is Verdict.SUSPECTED
     return finding if flagged else replace(finding, side=None, grade=None)
+
+
+def _write_seen(a: Analysed, scene: Scene, organs: Path) -> None:
+    """What the networks saw: the working grid and the organs."""
+    scene.ct(a.grid)
+    write_organs(a.anatomy.labels, a.volume, straightened(a.volume), organs)
 
 
 def _all_not_assessed(series: Series, code: str) -> dict[Target, Finding]:

@@ -13,9 +13,12 @@ T = TypeVar("T")
 PAUSE_S = 0.1  # between two looks at the memory: each walks page tables
 
 
-def run(call: Callable[[], T]) -> tuple[T, dict[str, float]]:
-    """The call's result; seconds by the wall clock and of processors, peak memory in MB."""
-    with Peak() as peak:
+def run(call: Callable[[], T], *, own: bool = True) -> tuple[T, dict[str, float]]:
+    """The call's result; seconds by the wall clock and of processors, peak memory in MB.
+
+    Without `own` only the processes below this one count for the memory.
+    """
+    with Peak(own) as peak:
         before, start = _cpu_s(), time.perf_counter()
         result = call()
         wall, cpu = time.perf_counter() - start, _cpu_s() - before
@@ -37,15 +40,19 @@ def _cpu_s() -> float:
 
 
 class Peak:
-    """Largest memory (proportional set size where /proc tells it) of the tree of this process."""
+    """Largest memory (proportional set size where /proc tells it) of the tree of this process.
 
-    def __init__(self) -> None:
+    Without `own` this process itself does not count.
+    """
+
+    def __init__(self, own: bool = True) -> None:
         self.bytes = 0
+        self._own = own
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> Peak:
-        self.bytes = tree_bytes()
+        self.bytes = tree_bytes(self._own)
         self._thread.start()
         return self
 
@@ -55,12 +62,12 @@ class Peak:
 
     def _watch(self) -> None:
         while not self._end.wait(PAUSE_S):
-            self.bytes = max(self.bytes, tree_bytes())
+            self.bytes = max(self.bytes, tree_bytes(self._own))
 
 
-def tree_bytes() -> int:
+def tree_bytes(own: bool = True) -> int:
     """Resident memory of this process and all below it; shared pages count once (PSS)."""
-    return sum(_pss(pid) for pid in _tree(os.getpid()))
+    return sum(_pss(pid) for pid in _tree(os.getpid())[0 if own else 1 :])
 
 
 def _tree(root: int) -> list[int]:

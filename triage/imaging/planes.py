@@ -60,12 +60,20 @@ class Planes:
         box = self.box
         if box is None or not box[2].start <= k < box[2].stop:
             raise IndexError(f"Expected a slice in {box}, got {k}")
-        row = self._mix[k - box[2].start]
-        used = row.nonzero().flatten().tolist()
-        out: Tensor = self._part.new_zeros(self._part.shape[1:])
-        for i in used:
-            out.add_(self._part[i], alpha=float(row[i]))
-        return out.transpose(0, 1)
+        return self.stack(k, k + 1)[0].transpose(0, 1)
+
+    def stack(self, first: int, last: int) -> Tensor:
+        """The box's part of slices `first` to `last` - 1, all in the box: float32 (Z, Y, X)."""
+        if self.box is None:
+            raise IndexError(f"Expected slices in a box, got {first} to {last}, and none is there")
+        low = self.box[2].start
+        rows = self._mix[first - low : last - low]  # (Z, Z')
+        used = rows.any(0).nonzero().flatten()
+        if len(used) == 0:
+            return torch.zeros((last - first, *self._part.shape[1:]))
+        part = slice(int(used[0]), int(used[-1]) + 1)
+        out: Tensor = torch.tensordot(rows[:, part], self._part[part], dims=1)
+        return out
 
     def peak(self) -> float:
         """A bound of the largest magnitude, met but for what mixing two slices takes off."""

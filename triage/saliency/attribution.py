@@ -81,7 +81,7 @@ def explain(
     out = torch.zeros(labels.shape)
     found = surroundings(anatomy, target, evidence.tissue)
     if found is not None:
-        box, near = found
+        box, _, near = found
         total = torch.zeros(near.shape)
         views = [v for v in evidence.looked.get(target, []) if v.slices]
         fields = [branches.slices(target, v) for v in views]
@@ -92,7 +92,8 @@ def explain(
                 laid, _ = _on_slices(field / largest, view, box, anatomy)
                 total += weights[0] * laid
         if weights[1] > 0 and evidence.volume_features is not None:
-            total += weights[1] * _unit(_on_volume(branches.volume(target), evidence, box))
+            laid, _ = _on_volume(branches.volume(target), evidence, box)
+            total += weights[1] * _unit(laid)
         out[box] = _unit(total.masked_fill_(~near, 0.0))
     return MetaTensor(out[None], affine=anatomy.labels.affine)
 
@@ -111,7 +112,7 @@ def place_logits(
     found = surroundings(anatomy, target, evidence.tissue)
     if found is None:
         return None
-    box, near = found
+    box, organs, near = found
     total, seen = torch.zeros(near.shape), torch.zeros(near.shape)
     for view in (v for v in evidence.looked.get(target, []) if v.slices):
         laid, inside = _on_slices(slice_logits(nets, target, view), view, box, anatomy)
@@ -120,12 +121,13 @@ def place_logits(
         seen = torch.where(inside, weights[0], seen)
     if weights[1] > 0 and evidence.volume_lesions is not None:
         lesions = volume_logits(evidence, target)
-        inside = _on_volume(torch.ones_like(lesions), evidence, box) > 0.5
-        share = FINER * weights[1] * inside
-        total += share * _on_volume(lesions, evidence, box)
-        seen += share
+        laid, place = _on_volume(lesions, evidence, box)
+        share = FINER * weights[1]
+        total += share * laid
+        if place is not None:
+            seen[place] += share
     near = near & (seen > 0)  # a place that nobody looked at says nothing
-    organs = organ_mask(anatomy, TARGET_ORGANS[target])[box] & near
+    organs = organs & near
     return Places(box, organs, near, torch.where(seen > 0, total / seen.clamp_min(1e-9), 0.0))
 
 
@@ -150,18 +152,19 @@ def signed(places: Places | None, anatomy: Anatomy, *, suspected: bool = False) 
 
 def surroundings(
     anatomy: Anatomy, target: Target, tissue: Tensor | None
-) -> tuple[Slices, Tensor] | None:
-    """The target's organs and their surroundings: a box, and the mask in it; None without organs.
+) -> tuple[Slices, Tensor, Tensor] | None:
+    """The target's organs and their surroundings: a box, and both masks in it; None without organs.
 
-    With `tissue` (X, Y, Z) only tissue counts.
+    With `tissue` (X, Y, Z) only tissue counts as surroundings.
     """
     mask = organ_mask(anatomy, TARGET_ORGANS[target])
     reach = [round(REACH_MM / float(mm)) for mm in anatomy.labels.pixdim]
     box = box_of(mask, reach)
     if box is None:
         return None
-    near = grown(mask[box], reach)
-    return box, near if tissue is None else near & tissue[box]
+    organs = mask[box]
+    near = grown(organs, reach)
+    return box, organs, near if tissue is None else near & tissue[box]
 
 
 def _unit(field: Tensor) -> Tensor:
@@ -214,30 +217,31 @@ def volume_logits(evidence: Evidence, target: Target) -> Tensor:
     return evidence.volume_lesions[0, TARGETS.index(target)].detach().float().cpu()
 
 
-def _on_volume(field: Tensor, evidence: Evidence, box: Slices) -> Tensor:
-    """Values (X, Y, Z) at 3 mm of the volume net's box in a box of the working grid; 0 beyond."""
+def _on_volume(field: Tensor, evidence: Evidence, box: Slices) -> tuple[Tensor, Slices | None]:
+    """Values (X, Y, Z) at 3 mm of the volume net's box in a box of the working grid.
+
+    They are 0 beyond the part of that box which the net saw; that part comes second.
+    """
     if evidence.volume_box is None:
         raise ValueError("Expected evidence that the volume net has run")
-    # The grid of the transposed convolution is smoothed away.
-    padded = F.pad(field[None, None], (1,) * 6, mode="replicate")
-    smooth = F.avg_pool3d(padded, 3, stride=1)[0, 0]
     out = torch.zeros([s.stop - s.start for s in box])
-    source, place = [], []
+    used, fine, place = [], [], []  # of the field, of its finer copy, of `out`
     for part, wanted, pool in zip(evidence.volume_box, box, POOL, strict=True):
-        low = max(part.start, wanted.start // pool)
-        high = min(part.stop, -(-wanted.stop // pool))
+        low, high = max(part.start, wanted.start // pool), min(part.stop, -(-wanted.stop // pool))
         if low >= high:
-            return out
-        source.append(slice(max(low - 1, part.start), min(high + 1, part.stop)))
-        place.append(slice(max(low * pool, wanted.start), min(high * pool, wanted.stop)))
-    coarse = smooth[tuple(slice(s.start - b.start, s.stop - b.start)
-                          for s, b in zip(source, evidence.volume_box, strict=True))]  # fmt: skip
-    fine = F.interpolate(coarse[None, None], scale_factor=POOL, mode="trilinear")[0, 0]
-    out[tuple(slice(p.start - w.start, p.stop - w.start)
-              for p, w in zip(place, box, strict=True))] = fine[
-        tuple(slice(p.start - s.start * f, p.stop - s.start * f)
-              for p, s, f in zip(place, source, POOL, strict=True))]  # fmt: skip
-    return out
+            return out, None
+        first, last = max(low * pool, wanted.start), min(high * pool, wanted.stop)
+        start = max(low - 2, part.start)  # one place for smoothing, one for interpolating
+        used.append(slice(start - part.start, min(high + 2, part.stop) - part.start))
+        fine.append(slice(first - start * pool, last - start * pool))
+        place.append(slice(first - wanted.start, last - wanted.start))
+    # The grid of the transposed convolution is smoothed away.
+    coarse = F.pad(field[tuple(used)][None, None], (1,) * 6, mode="replicate")
+    smooth = F.avg_pool3d(coarse, 3, stride=1)
+    laid = F.interpolate(smooth, scale_factor=POOL, mode="trilinear")[0, 0]
+    shown = (place[0], place[1], place[2])
+    out[shown] = laid[tuple(fine)]
+    return out, shown
 
 
 class _Heads(nn.Module):

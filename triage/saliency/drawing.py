@@ -56,8 +56,14 @@ def grey(values: Pixels) -> Pixels:
 
 def blend(picture: Pixels, colour: Colour, alpha: Pixels) -> Pixels:
     """Mix a colour into RGB (rows, columns, 3) by opacity (rows, columns) in [0, 1]."""
-    opacity = alpha[..., None]
-    return picture * (1 - opacity) + np.asarray(colour, dtype=np.float32) * opacity
+    rows, columns = np.flatnonzero(alpha.any(axis=1)), np.flatnonzero(alpha.any(axis=0))
+    if len(rows) == 0:
+        return picture
+    part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    opacity = alpha[part][..., None]
+    mixed = picture.copy()
+    mixed[part] += (np.asarray(colour, dtype=np.float32) - mixed[part]) * opacity
+    return mixed
 
 
 def line_at(field: Pixels, level: float, width: float) -> Pixels:

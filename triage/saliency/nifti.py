@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import repeat
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,6 +26,7 @@ from triage.types import Volume
 STEPS = 127
 
 _GZIP_HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"  # RFC 1952: deflate, no name, no time
+_AT_ONCE = 16  # slices
 _LEVEL = 1  # measured on maps: a sixth of the time of level 9, and a third larger
 
 
@@ -75,9 +77,9 @@ class _Whole:
         self.affine = saliency.affine
         self.box = tuple(slice(0, n) for n in self.shape)
 
-    def plane(self, k: int) -> torch.Tensor:
-        plane: torch.Tensor = self._values.select(2, k)
-        return plane
+    def stack(self, first: int, last: int) -> torch.Tensor:
+        stack: torch.Tensor = self._values[:, :, first:last].permute(2, 1, 0)
+        return stack
 
     def peak(self) -> float:
         memory = sorted(range(3), key=self._values.stride, reverse=True)  # slow in other orders
@@ -100,15 +102,18 @@ def write_organs(labels: MetaTensor, volume: Volume, straight: Volume, path: Pat
 def _stored(source: Planes | _Whole, slope: float) -> Iterator[bytes | None]:
     """The slices as int8, X fastest; None is a slice of zeros."""
     box, (x, y, z) = source.box, source.shape
+    if box is None:
+        yield from repeat(None, z)
+        return
     canvas = np.zeros((y, x), dtype=np.int8)
-    for k in range(z):
-        if box is None or not box[2].start <= k < box[2].stop:
-            yield None
-            continue
-        plane = source.plane(k)
-        values = (plane / slope).round_().clamp_(-STEPS, STEPS).to(torch.int8)
-        canvas[box[1], box[0]] = values.numpy().T
-        yield canvas.tobytes() if bool(values.any()) else None
+    yield from repeat(None, box[2].start)
+    for first in range(box[2].start, box[2].stop, _AT_ONCE):
+        stack = source.stack(first, min(first + _AT_ONCE, box[2].stop))  # (Z, Y, X)
+        steps = (stack / slope).round_().clamp_(-STEPS, STEPS).to(torch.int8).numpy()
+        for values in steps:
+            canvas[box[1], box[0]] = values
+            yield canvas.tobytes() if values.any() else None
+    yield from repeat(None, z - box[2].stop)
 
 
 def _write_gzip(

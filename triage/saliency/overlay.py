@@ -160,7 +160,7 @@ def contact_sheet(pictures: Sequence[Path], *paths: Path, width: int = 600) -> N
     for i, source in enumerate(pictures):
         with Image.open(source) as picture:
             small = picture.convert("RGB")
-            small.thumbnail((width, height), Image.Resampling.LANCZOS)
+            small.thumbnail((width, height), Image.Resampling.LANCZOS, reducing_gap=2.0)
         sheet.paste(small, (i % columns * width, i // columns * height))
     draw = ImageDraw.Draw(sheet)
     write(draw, (16, rows * height + strip / 2), DISCLAIMER, 20, AMBER, anchor="lm")

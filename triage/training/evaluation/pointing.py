@@ -118,7 +118,7 @@ def _meet(entry: Entry, case: Case, seen: Seen, target: Target, asked: Asked) ->
     if found is None:
         return None
     near = torch.zeros_like(lesion)
-    near[found[0]] = found[1]
+    near[found[0]] = found[2]
     spacing = [float(mm) for mm in grid.pixdim]
     weights = asked.table.branch_weights(target)
     grown = checks.grown_lesion(lesion, spacing)
