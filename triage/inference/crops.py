@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -115,16 +116,25 @@ def cut(
     depth = hu.shape[2]
     channels = torch.tensor([[max(s - 1, 0), s, min(s + 1, depth - 1)] for s in slices])
     used, index = torch.unique(channels, return_inverse=True)  # a plane serves several slices
-    px, py = points(centre, view.field_mm * zoom / pixel_mm, turn, size)
-    x, y = _reach(px, hu.shape[0]), _reach(py, hu.shape[1])
+    shape = (int(hu.shape[0]), int(hu.shape[1]))
+    x, y, where = _sampling(centre, view.field_mm * zoom / pixel_mm, turn, size, shape)
     planes = hu[x, y].permute(2, 0, 1).index_select(0, used).float()  # (P, X', Y')
     planes = ((planes.clamp(LOW_HU, view.high_hu) - LOW_HU) / (view.high_hu - LOW_HU)) * 2
-    at = [2 * (v - part.start) / max(part.stop - part.start - 1, 1) - 1
-          for v, part in ((py, y), (px, x))]  # fmt: skip
-    where = torch.stack(at, -1)[None]  # (1, size, size, 2): last axis y, x
     # The planes are the channels of one picture: weights are computed once. Zeros outside.
     sampled = F.grid_sample(planes[None], where, mode="bilinear", align_corners=True)[0] - 1
     return sampled[index]  # (S, 3, size, size)
+
+
+@lru_cache(maxsize=8)  # the batches of a view ask for the same
+def _sampling(
+    centre: tuple[float, float], field: float, turn: float, size: int, shape: tuple[int, int]
+) -> tuple[slice, slice, Tensor]:
+    """The voxels (x, y) that a picture needs, and where in them its pixels lie, for grid_sample."""
+    px, py = points(centre, field, turn, size)
+    x, y = _reach(px, shape[0]), _reach(py, shape[1])
+    at = [2 * (v - part.start) / max(part.stop - part.start - 1, 1) - 1
+          for v, part in ((py, y), (px, x))]  # fmt: skip
+    return x, y, torch.stack(at, -1)[None]  # (1, size, size, 2): last axis y, x
 
 
 def _reach(at: Tensor, count: int) -> slice:
