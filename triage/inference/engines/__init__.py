@@ -31,12 +31,14 @@ class Engine(Protocol):
     precision: str
     device: torch.device
 
-    def compile(self, module: nn.Module, examples: Sequence[Tensor], key: str) -> Compiled:
+    def compile(
+        self, module: nn.Module, examples: Sequence[Tensor], key: str, *, exact: bool = False
+    ) -> Compiled:
         """The module (in evaluation mode, one tensor out) ready to run.
 
         `examples`: one small input each; sides may have any length at run time except that of
         axis 1 (channels). `key` names the network and its weights: two modules that compute
-        different things must not share one.
+        different things must not share one. `exact`: in fp32, whatever the engine's precision.
         """
         ...
 

@@ -51,20 +51,25 @@ class OpenVINOEngine:
         parts = (ov.__version__, torch.__version__, self.precision, processor, *sorted(able))
         return " ".join(map(str, parts))
 
-    def compile(self, module: nn.Module, examples: Sequence[Tensor], key: str) -> Compiled:
-        model = self._from_cache(key)
+    def compile(
+        self, module: nn.Module, examples: Sequence[Tensor], key: str, *, exact: bool = False
+    ) -> Compiled:
+        options = self._options
+        if exact:
+            key, options = f"{key} exact", options | {"INFERENCE_PRECISION_HINT": ov.Type.f32}
+        model = self._from_cache(key, options)
         if model is None:
-            model = self._core.compile_model(_convert(module, examples), "CPU", self._options)
+            model = self._core.compile_model(_convert(module, examples), "CPU", options)
             self._cache.store(key, model.export_model().getvalue)
         return _runner(model)
 
-    def _from_cache(self, key: str) -> Any:
+    def _from_cache(self, key: str, options: dict[str, Any]) -> Any:
         """The stored network, or None: a file that OpenVINO cannot take is as good as none."""
         content = self._cache.load(key)
         if content is None:
             return None
         try:
-            return self._core.import_model(io.BytesIO(content), "CPU", self._options)
+            return self._core.import_model(io.BytesIO(content), "CPU", options)
         except RuntimeError:
             return None
 

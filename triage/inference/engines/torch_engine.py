@@ -20,8 +20,11 @@ class TorchEngine:
         self.device = device
         self.precision = precision or ("bf16" if device.type == "cuda" else "f32")
 
-    def compile(self, module: nn.Module, examples: Sequence[Tensor], key: str) -> Compiled:
+    def compile(
+        self, module: nn.Module, examples: Sequence[Tensor], key: str, *, exact: bool = False
+    ) -> Compiled:
         net = module.eval()
+        half = self.precision == "bf16" and not exact
         if self.device.type == "cuda":
             layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(examples[0].ndim)
             net = deepcopy(module).to(self.device)
@@ -31,7 +34,7 @@ class TorchEngine:
         @torch.inference_mode()
         def run(*inputs: Tensor) -> Tensor:
             # autocast, not a bf16 module: HU and norms keep their fp32, convolutions take bf16
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
                 out: Tensor = net(*(x.to(self.device) for x in inputs))
             return out.float()
 

@@ -107,7 +107,7 @@ class Page {
 
   // What the next click will probably want comes first: the first key slice of every finding.
   async fetchAll() {
-    const every = [...findings].map((finding) => JSON.parse(finding.dataset.slices));
+    const every = findings.map((finding) => JSON.parse(finding.dataset.slices));
     const most = Math.max(0, ...every.map((slices) => slices.length));
     for (let place = 0; place < most; place++) {
       for (const slice of every.map((slices) => slices[place]).filter(Boolean)) {
