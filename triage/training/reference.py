@@ -89,7 +89,7 @@ def samples(
     return found, known
 
 
-def train_members(work: Path, recipe: Recipe) -> None:
+def train_members(work: Path, recipe: Recipe, targets: Sequence[Target] = TARGETS) -> None:
     """Each target's members on cached trunk features, one a fold."""
     own, known = samples(work, recipe, recipe.learn)
     joint = JointSliceNet()
@@ -99,7 +99,7 @@ def train_members(work: Path, recipe: Recipe) -> None:
     where = _split(own, recipe.folds)
     for i, target in enumerate(TARGETS):
         out = work / f"members_{target.value}.pt"
-        if out.exists():
+        if target not in targets or out.exists():
             continue
         chosen = features.choose([s for s in known if s.target is target], seed=i)
         say(f"{target.value}: {len(chosen)} slices, {sum(s.label for s in chosen)} with lesion")
@@ -233,7 +233,9 @@ STAGES: dict[str, Callable[[Namespace, Recipe], None]] = {
     "localiser": train_localiser,
     "trunk": train_trunk,
     AGAIN: train_trunk_again,
-    "members": lambda a, recipe: train_members(a.work, recipe),
+    "members": lambda a, recipe: train_members(
+        a.work, recipe, [Target(name) for name in a.targets]
+    ),
     "volume": train_volume,
     "sequence": lambda a, recipe: train_sequence(a.work, recipe),
     "judged": lambda a, _: make_judged(a.work, a.data, a.judged),
@@ -248,6 +250,14 @@ def main(arguments: Sequence[str] | None = None, recipe: Recipe = SHIPPED) -> No
     parser.add_argument("--work", type=Path, required=True, help="checkpoints and sets go here")
     parser.add_argument("--data", type=Path, help="folder with anatomy/ and ct/ backgrounds")
     parser.add_argument("--weights", type=Path, help="ImageNet weights (safetensors or .pth)")
+    names = [t.value for t in TARGETS]
+    parser.add_argument(
+        "--targets",
+        nargs="+",
+        choices=names,
+        default=names,
+        help="of the members: several processes may share the work",
+    )
     parser.add_argument("--judged", type=int, help="patients of the test protocol (default: all)")
     parser.add_argument("--out", type=Path, default=Path("models/reference"))
     parser.add_argument("--version", default="0.2.0")
