@@ -16,10 +16,10 @@ from triage.simulate.patient import simulate
 from triage.simulate.plan import Case
 from triage.training import features, reference, sequence
 from triage.training.cache import SPACING
-from triage.training.recipe import AGAIN, Recipe, Set
+from triage.training.recipe import AGAIN, VOLUME_AGAIN, Recipe, Set
 from triage.types import TARGETS
 
-STEPS = {"localiser": 2, "trunk": 2, AGAIN: 2, "volume": 2}
+STEPS = {"localiser": 2, "trunk": 2, AGAIN: 2, "volume": 2, VOLUME_AGAIN: 2}
 TINY = Recipe(
     {
         "train": Set(8, 31, 1, 0.6, 1.0, ()),

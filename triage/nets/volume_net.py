@@ -49,6 +49,22 @@ def organ_channels(labels: Tensor) -> Tensor:
     return torch.stack(masks, 1).float()
 
 
+def near_regions(regions: Tensor) -> Tensor:
+    """Region masks (B, 4, X, Y, Z), each grown by `REACH`; haematomas lie beside the organ."""
+    near = regions
+    for axis in range(3):
+        kernel, pad = [1, 1, 1], [0, 0, 0]
+        kernel[axis], pad[axis] = 2 * REACH + 1, REACH
+        near = F.max_pool3d(near, kernel, stride=1, padding=pad)
+    return near
+
+
+def near_target(near: Tensor, target: Target) -> Tensor:
+    """Where a target is looked for, bool (B, X, Y, Z); `near` from `near_regions`."""
+    region = REGION_OF.get(target)
+    return (near.amax(1) if region is None else near[:, region]) > 0
+
+
 def region_levels(hu: Tensor, regions: Tensor) -> Tensor:
     """Median HU of each region (4,). hu (X, Y, Z) at 3 mm, regions (4, X, Y, Z)."""
     seen = [hu[r > 0] for r in regions]
@@ -132,16 +148,9 @@ class VolumeNet(nn.Module):
 
     def _strongest(self, lesion: Tensor, regions: Tensor) -> Tensor:
         """Means over the strongest voxels of each target's map near its region: (B, 5, 3)."""
-        near = regions
-        for axis in range(3):
-            kernel, pad = [1, 1, 1], [0, 0, 0]
-            kernel[axis], pad[axis] = 2 * REACH + 1, REACH
-            near = F.max_pool3d(near, kernel, stride=1, padding=pad)
-        rows = []
+        near, rows = near_regions(regions), []
         for t, target in enumerate(TARGETS):
-            region = REGION_OF.get(target)
-            inside = near.amax(1) if region is None else near[:, region]  # (B, X, Y, Z)
-            own = lesion[:, t].masked_fill(inside == 0, NOWHERE).flatten(1)  # (B, N)
+            own = lesion[:, t].masked_fill(~near_target(near, target), NOWHERE).flatten(1)  # (B, N)
             values = own.topk(min(TOP[-1], own.shape[1]), dim=1).values
             rows.append(torch.stack([values[:, :k].mean(1) for k in TOP], 1))
         return torch.stack(rows, 1)

@@ -35,7 +35,7 @@ ATTRIBUTION = [
 # W: a work folder; DATA: backgrounds and anatomies; IMAGENET: weights of MobileNetV2.
 COMMANDS = [
     "python -m triage.training.reference sets localiser trunk trunk_again members volume \\",
-    "    sequence --work W --data DATA --weights IMAGENET",
+    "    volume_again sequence --work W --data DATA --weights IMAGENET",
     "python -m triage.training.reference judged score --judged {judged} --work W --data DATA",
     "scripts/real-slices W/draft --data RSNA_2023 --json W/real.json",
     "python -m triage.training.ablation --set W/sets/train --work W/ablations --weights IMAGENET",

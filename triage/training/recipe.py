@@ -55,7 +55,8 @@ SETS = {
     "well": Set(100, 503, 1, 0.0, 0.7, ("s0328",)),
 }
 AGAIN = "trunk_again"  # the trunk's second round (warm restart: Loshchilov & Hutter, ICLR 2017)
-STEPS = {"localiser": 1500, "trunk": 3000, AGAIN: 6000, "volume": 4000}
+VOLUME_AGAIN = "volume_again"  # the volume net's second round, on the first one's mistakes
+STEPS = {"localiser": 1500, "trunk": 3000, AGAIN: 6000, "volume": 4000, VOLUME_AGAIN: 6000}
 SHIPPED = Recipe(SETS, learn=170, early=110, folds=4, epochs=12, steps=STEPS, validate_every=1000)
 
 
@@ -100,11 +101,17 @@ def trunk_weights(work: Path) -> Path:
     return again if again.exists() else work / "trunk.pt"
 
 
+def volume_weights(work: Path) -> Path:
+    """The volume net's last round."""
+    again = work / f"{VOLUME_AGAIN}.pt"
+    return again if again.exists() else work / "volume.pt"
+
+
 def load_trained(work: Path, folds: int) -> tuple[Localiser, SliceEnsembles, VolumeNet]:
     """The trained networks of a work folder."""
     find, whole, joint = Localiser(), VolumeNet(), JointSliceNet()
-    for net, name in ((find, "localiser"), (whole, "volume")):
-        net.load_state_dict(trained_weights(work / f"{name}.pt"))
+    for net, weights in ((find, work / "localiser.pt"), (whole, volume_weights(work))):
+        net.load_state_dict(trained_weights(weights))
     joint.load_state_dict(trained_weights(trunk_weights(work)))
     ensembles = SliceEnsembles(folds, pooling=joint.pooling)
     ensembles.trunk.load_state_dict(split(joint.net, SHARED)[0].state_dict())

@@ -22,6 +22,7 @@ from triage.training import (
     features,
     localiser,
     members,
+    mistakes,
     scoring,
     sequence,
     slices,
@@ -37,6 +38,7 @@ from triage.training.layout import Patient
 from triage.training.recipe import (
     AGAIN,
     SHIPPED,
+    VOLUME_AGAIN,
     Recipe,
     choosers,
     entries,
@@ -223,6 +225,19 @@ def train_volume(a: Namespace, recipe: Recipe) -> None:
     )
 
 
+def train_volume_again(a: Namespace, recipe: Recipe) -> None:
+    mistakes.train_again(
+        learners(a.work, recipe),
+        a.work,
+        start=a.work / "volume.pt",
+        steps=recipe.steps[VOLUME_AGAIN],
+        name=VOLUME_AGAIN,
+        held=choosers(a.work, recipe),
+        validate_every=recipe.validate_every,
+        log=say,
+    )
+
+
 def score(a: Namespace, recipe: Recipe) -> None:
     write_draft(a.work, recipe)
     score_sets(a.work, recipe)
@@ -237,6 +252,7 @@ STAGES: dict[str, Callable[[Namespace, Recipe], None]] = {
         a.work, recipe, [Target(name) for name in a.targets]
     ),
     "volume": train_volume,
+    VOLUME_AGAIN: train_volume_again,
     "sequence": lambda a, recipe: train_sequence(a.work, recipe),
     "judged": lambda a, _: make_judged(a.work, a.data, a.judged),
     "score": score,

@@ -10,7 +10,7 @@ after 1,200 steps: about 8 minutes of one CPU thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +37,7 @@ SPOTS = 500  # places remembered of each lesion and each organ
 MASKED = 0.3  # share of a voxel of 3 mm from which on it counts as lesion
 AUXILIARY = 1.0  # weight of the segmentation loss
 GRADES = 0.25  # weight of the grade loss
+HARD = 0.6  # share of the negatives that are places which an earlier round took for injuries
 SEEN_ML = 0.35  # a piece is positive if it shows at least so much of a lesion (blush: a tenth)
 VOXEL_ML = 0.027
 RATE = 3e-3
@@ -96,36 +97,48 @@ class Piece(NamedTuple):
     high: Tensor  # (3,) high grade of the patient
 
 
-class VolumeTask(Task[Piece, Piece]):
-    """Targets at random, lesions in every other piece. `held`: patients to validate on."""
+# By target: number of a case, and places (n, 3) in it, without an injury there.
+Places = Mapping[Target, Sequence[tuple[int, NDArray[np.int16]]]]
 
-    name = "volume"
+
+class VolumeTask(Task[Piece, Piece]):
+    """Targets at random, lesions in every other piece. `held`: patients to validate on.
+
+    `hard`: places without an injury that look like one. `turns`: targets to choose from, one that
+    stands there twice is chosen twice as often.
+    """
 
     def __init__(
-        self, entries: Sequence[Entry], held: Sequence[Entry] = (), width: int = 16
+        self,
+        entries: Sequence[Entry],
+        held: Sequence[Entry] = (),
+        width: int = 16,
+        *,
+        cases: Sequence[Case] | None = None,
+        hard: Places | None = None,
+        turns: Sequence[Target] = TARGETS,
+        rate: float = RATE,
+        name: str = "volume",
     ) -> None:
         self.net: VolumeNet = VolumeNet(width)
-        self.held = held
-        self.cases = [Case(e) for e in entries if e.is_volume]
+        self.held, self.hard, self.rate, self.name = held, hard or {}, rate, name
+        self.cases = [Case(e) for e in entries if e.is_volume] if cases is None else cases
         self.side = PIECE if all(c.mapped for c in self.cases) else WHOLE_ORGAN
         self.pools = {
             (t, y): [c for c in self.cases if len(c.spots(t, bool(y)))]
             for t in TARGETS
             for y in (0, 1)
         }
-        self.targets = [t for t in TARGETS if self.pools[t, 0] and self.pools[t, 1]]
+        self.targets = [t for t in turns if self.pools[t, 0] and self.pools[t, 1]]
         if not self.targets:
             raise ValueError("Expected patients with and without an injury of at least one target")
 
     def groups(self) -> list[Group]:
-        return [Group(list(self.net.parameters()), RATE)]
+        return [Group(list(self.net.parameters()), self.rate)]
 
     def sample(self, i: int, rng: np.random.Generator) -> Piece:
         target = self.targets[int(rng.integers(len(self.targets)))]
-        positive = i % 2 == 0
-        pool = self.pools[target, int(positive)]
-        case = pool[int(rng.integers(len(pool)))]
-        spots = case.spots(target, positive)
+        case, spots = self._places(target, i % 2 == 0, rng)
         centre = spots[int(rng.integers(len(spots)))].astype(int)
         centre += rng.integers(-JITTER, JITTER + 1, 3)
         hu, organs, bits = cut_cube(case, centre, self.side)
@@ -141,6 +154,18 @@ class VolumeTask(Task[Piece, Piece]):
         regions, lesion = (v.flip([a + 1 for a in flips]) for v in (regions, lesion))
         levels = case.levels * gain + shift
         return Piece(hu[None], regions, levels, lesion, *self._truth(case, lesion))
+
+    def _places(
+        self, target: Target, positive: bool, rng: np.random.Generator
+    ) -> tuple[Case, NDArray[np.int16]]:
+        """A patient, and places in it to look at."""
+        hard = self.hard.get(target)
+        if hard and not positive and rng.random() < HARD:
+            number, spots = hard[int(rng.integers(len(hard)))]
+            return self.cases[number], spots
+        pool = self.pools[target, int(positive)]
+        case = pool[int(rng.integers(len(pool)))]
+        return case, case.spots(target, positive)
 
     def _truth(self, case: Case, lesion: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         high = torch.tensor([float(case.entry.meta["grades"].get(t.value) == 2) for t in GRADED])
