@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from triage.files import write_atomic
+from triage.imaging.masks import grown
 from triage.inference.score import volume_input
 from triage.nets.volume_net import NOWHERE, VolumeNet, near_regions, near_target
 from triage.training.cache import Entry
@@ -54,8 +54,7 @@ def of_patient(net: VolumeNet, case: Case) -> dict[Target, NDArray[np.int16]]:
     for t, target in enumerate(TARGETS):
         if not case.labelled[t]:
             continue
-        truth = ((case.bits[x.box] & (1 << t)) > 0).float()
-        taken = F.max_pool3d(truth[None, None], 2 * AWAY + 1, 1, AWAY)[0, 0] > 0
+        taken = grown((case.bits[x.box] & (1 << t)) > 0, (AWAY,) * 3)
         own = lesion[0, t].masked_fill(~near_target(near, target)[0], NOWHERE)
         own = own[: size[0], : size[1], : size[2]].masked_fill(taken, NOWHERE)
         found[target] = (strongest(own) + low).numpy().astype(np.int16)
