@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
 import re
@@ -232,3 +233,11 @@ def test_a_model_card_brings_no_markup() -> None:
     page = markdown(text)
     assert "<table>" in page and "<h1>A</h1>" in page
     assert "<script" not in page and "<a " not in page and "<img" not in page
+
+
+def test_a_volume_that_is_not_written_is_not_fetched_ahead(client: TestClient, study: str) -> None:
+    """It would have to be made from the images, for a reader who may not want it."""
+    found = re.search(r'data-scenes="([^"]*)"', client.get(f"/studies/{study}").text)
+    assert found is not None
+    (scene,) = json.loads(html.unescape(found.group(1)))
+    assert scene["ready"] is False and scene["small"].endswith("resolution=preview")

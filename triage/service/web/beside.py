@@ -51,6 +51,7 @@ def scenes(found: Study, chosen: Analysis | None, report: dict[str, Any]) -> lis
                 "phase": used.get("phase", ""),
                 "slices": used.get("slices", 0),
                 "small": small or f"{base}/volumes/{series}?resolution=preview",
+                "ready": bool(small),  # else it is made from the images when asked for
                 "full": f"{base}/volumes/{series}",
                 "maps": maps,
                 "meshes": surfaces,

@@ -114,7 +114,7 @@ class Page {
         await Promise.all([slice.overlay, slice.plain].filter(Boolean).map(picture)).catch(() => {});
       }
     }
-    if (this.scenes.length && possible()) this.viewer.prepare(this.scene, this.finding.dataset.target).catch(() => {});
+    if (this.scene?.ready && possible()) this.viewer.prepare(this.scene, this.finding.dataset.target).catch(() => {});
   }
 
   overlay() {
