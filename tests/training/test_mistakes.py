@@ -15,8 +15,6 @@ from triage.training.cache import Entry
 from triage.training.volume import HARD, Case, VolumeTask
 from triage.types import TARGETS, Target
 
-LIVER = TARGETS.index(Target.LIVER)
-
 
 @pytest.fixture(scope="module")
 def people(tmp_path_factory: pytest.TempPathFactory) -> list[Entry]:

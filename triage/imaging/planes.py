@@ -55,13 +55,6 @@ class Planes:
         self._part = apply(flat, in_plane).permute(2, 1, 0).contiguous()  # (Z', Y, X)
         self._mix = matrices[2][:, z]  # (Z, Z')
 
-    def plane(self, k: int) -> Tensor:
-        """The box's part of slice k, float32 (X, Y); X lies together in memory."""
-        box = self.box
-        if box is None or not box[2].start <= k < box[2].stop:
-            raise IndexError(f"Expected a slice in {box}, got {k}")
-        return self.stack(k, k + 1)[0].transpose(0, 1)
-
     def stack(self, first: int, last: int) -> Tensor:
         """The box's part of slices `first` to `last` - 1, all in the box: float32 (Z, Y, X)."""
         if self.box is None:
@@ -84,5 +77,5 @@ class Planes:
         out = torch.zeros(self.shape[:2])
         box = self.box
         if box is not None and box[2].start <= k < box[2].stop:
-            out[box[0], box[1]] = self.plane(k)
+            out[box[0], box[1]] = self.stack(k, k + 1)[0].transpose(0, 1)
         return out

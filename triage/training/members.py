@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -67,13 +67,18 @@ class MemberTask(Task[Batch, Batch]):
         logit is far from 0, the first steps push all features one way, and they die (ReLU6).
         """
         rows = [row for pool in self.pools for row in pool[:: max(1, len(pool) // CENTRED)]]
+        labels, logits = self.features.labels[rows], self._logits(tail, rows)
+        means = [logits[torch.from_numpy(labels == y)].mean() for y in (0, 1)]
+        tail.classifier.bias.sub_((means[0] + means[1]) / 2)
+
+    def _logits(self, net: nn.Module, rows: Sequence[int] | NDArray[np.int64]) -> Tensor:
+        """Logits (len(rows),) of plain pictures, on the CPU."""
+        device = next(net.parameters()).device
         parts = []
         for i in range(0, len(rows), 64):
             x = torch.from_numpy(np.array(self.features.values[rows[i : i + 64], 0])).float()
-            parts.append(tail(x).float())
-        labels, logits = self.features.labels[rows], torch.cat(parts)
-        means = [logits[torch.from_numpy(labels == y)].mean() for y in (0, 1)]
-        tail.classifier.bias.sub_((means[0] + means[1]) / 2)
+            parts.append(net(x.to(device)).float().cpu())
+        return torch.cat(parts)
 
     def groups(self) -> list[Group]:
         """Pretrained layers go gently, the classifier faster."""
@@ -102,13 +107,7 @@ class MemberTask(Task[Batch, Batch]):
 
     def validate(self, net: nn.Module) -> dict[str, float]:
         """Loss at equal weight of both labels, and slice AUC; the loss decides."""
-        device = next(net.parameters()).device
-        logits = []
-        for i in range(0, len(self.held), 64):
-            rows = self.held[i : i + 64]
-            x = torch.from_numpy(np.array(self.features.values[rows, 0])).float()
-            logits.append(net(x.to(device)).float().cpu())
-        z, y = torch.cat(logits), torch.from_numpy(self.held_labels).float()
+        z, y = self._logits(net, self.held), torch.from_numpy(self.held_labels).float()
         each = F.binary_cross_entropy_with_logits(z, y, reduction="none")
         loss = float((each[y == 1].mean() + each[y == 0].mean()) / 2)
         above = (z[y == 1][:, None] - z[y == 0][None]).sign().mean()

@@ -2,8 +2,7 @@
 
 Pieces around any place of an organ rarely show what looks like an injury: a vessel, contrast in the
 renal pelvis, a fold of bowel. A whole patient always does, and the strongest places decide. So a
-second round is trained on the first one's mistakes (Felzenszwalb et al.,
-PAMI 2010).
+second round is trained on the first one's mistakes (Felzenszwalb et al., PAMI 2010).
 """
 
 from __future__ import annotations
@@ -19,14 +18,13 @@ from torch import Tensor
 
 from triage.files import write_atomic
 from triage.imaging.masks import grown
-from triage.inference.score import volume_input
 from triage.nets.volume_net import NOWHERE, VolumeNet, near_regions, near_target
 from triage.training.cache import Entry
 from triage.training.checkpoint import trained_weights
 from triage.training.loop import Habits, Plan
 from triage.training.loop import train as run
 from triage.training.trunk import HARD_TWICE
-from triage.training.volume import RATE, Case, Places, VolumeTask
+from triage.training.volume import RATE, Case, Places, VolumeTask, whole
 from triage.types import TARGETS, Target
 
 AWAY = 6  # voxels of 3 mm between a mistake and the lesion
@@ -43,9 +41,7 @@ def of_patient(net: VolumeNet, case: Case) -> dict[Target, NDArray[np.int16]]:
     """
     if not case.mapped:
         return {}
-    hu = torch.from_numpy(np.array(case.entry.hu)).permute(2, 1, 0)[None]
-    labels = torch.from_numpy(np.array(case.entry.labels[0])).permute(2, 1, 0)[None]
-    x = volume_input(hu, labels)
+    x = whole(case.entry)
     _, _, lesion = net(x.hu, x.regions, x.levels)  # (1, 5, X, Y, Z), padded beyond the box
     near = near_regions(x.regions)
     low = torch.tensor([part.start for part in x.box])
@@ -111,12 +107,9 @@ def train_again(
 ) -> VolumeNet:
     """A second round from the weights `start`, on mistakes; otherwise as `volume.train`."""
     torch.manual_seed(SEED)
-    cases = [Case(e) for e in entries if e.is_volume]
-    first = VolumeNet()
-    first.load_state_dict(trained_weights(start))
-    hard = collect(first, cases, work / f"{name}_mistakes.jsonl", EVERY, log)
-    task = VolumeTask((), held, cases=cases, hard=hard, turns=HARD_TWICE, rate=RATE / 2, name=name)
-    task.net.load_state_dict(first.state_dict())
+    task = VolumeTask(entries, held, turns=HARD_TWICE, rate=RATE / 2, name=name)
+    task.net.load_state_dict(trained_weights(start))
+    task.hard = collect(task.net, task.cases, work / f"{name}_mistakes.jsonl", EVERY, log)
     plan = Plan(steps, BATCH, SEED, validate_every=validate_every, patience=PATIENCE)
     run(task, work, plan, Habits(log_every=25, save_every=25), log=log)
     return task.net

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from triage.decision.auc import auc
-from triage.inference.score import volume_input
+from triage.inference.score import VolumeInput, volume_input
 from triage.nets.volume_net import GRADED, POOL, VolumeNet, organ_channels, region_levels
 from triage.training.cache import Entry
 from triage.training.localiser import pool_hu, pool_labels
@@ -114,7 +114,6 @@ class VolumeTask(Task[Piece, Piece]):
         held: Sequence[Entry] = (),
         width: int = 16,
         *,
-        cases: Sequence[Case] | None = None,
         hard: Places | None = None,
         turns: Sequence[Target] = TARGETS,
         rate: float = RATE,
@@ -122,7 +121,7 @@ class VolumeTask(Task[Piece, Piece]):
     ) -> None:
         self.net: VolumeNet = VolumeNet(width)
         self.held, self.hard, self.rate, self.name = held, hard or {}, rate, name
-        self.cases = [Case(e) for e in entries if e.is_volume] if cases is None else cases
+        self.cases = [Case(e) for e in entries if e.is_volume]
         self.side = PIECE if all(c.mapped for c in self.cases) else WHOLE_ORGAN
         self.pools = {
             (t, y): [c for c in self.cases if len(c.spots(t, bool(y)))]
@@ -269,12 +268,17 @@ def _places(mask: Tensor) -> NDArray[np.int16]:
     return found[np.random.default_rng(0).permutation(len(found))[:SPOTS]]
 
 
+def whole(entry: Entry) -> VolumeInput:
+    """A whole patient as the net takes it, on the organs of its labels."""
+    hu = torch.from_numpy(np.array(entry.hu)).permute(2, 1, 0)[None]
+    labels = torch.from_numpy(np.array(entry.labels[0])).permute(2, 1, 0)[None]
+    return volume_input(hu, labels)
+
+
 @torch.no_grad()
 def study_logits(net: nn.Module, entry: Entry, device: torch.device) -> NDArray[np.float64]:
     """Study logits (5,) of a whole patient, on the organs of its labels."""
-    hu = torch.from_numpy(np.array(entry.hu)).permute(2, 1, 0)[None]
-    labels = torch.from_numpy(np.array(entry.labels[0])).permute(2, 1, 0)[None]
-    x = volume_input(hu, labels)
+    x = whole(entry)
     study: Tensor = net(x.hu.to(device), x.regions.to(device), x.levels.to(device))[0]
     found: NDArray[np.float64] = study[0].double().cpu().numpy()
     return found
