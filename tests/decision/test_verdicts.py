@@ -207,7 +207,7 @@ def test_tables_that_contradict_themselves_are_refused(path: tuple[str, ...], va
 
 
 def test_the_rule_out_cutoff_is_lowered_by_what_engines_differ_in() -> None:
-    cautious = replace(entry(), engine_margin=0.01)
+    cautious = replace(entry(), engine_margin=0.2)
     assert (
         CutoffTable.from_dict(CutoffTable("real", {Target.LIVER: cautious}).to_dict()).targets[
             Target.LIVER
@@ -215,17 +215,26 @@ def test_the_rule_out_cutoff_is_lowered_by_what_engines_differ_in() -> None:
         == cautious
     )
     cutoff = cautious.rule_out.cutoff
-    verdicts = {}
-    for p in (cutoff - 0.011, cutoff - 0.009, cutoff + 0.001):
+    logit = math.log(cutoff / (1 - cutoff))
+    verdicts = []
+    for difference in (-0.21, -0.19, 0.01):
         found = decide(
             Target.LIVER,
-            math.log(p / (1 - p)),
+            logit + difference,
             cautious,
             calibrated_on="real",
             simulated_input=False,
             min_sensitivity_bound=0.9,
         )
         assert found.rule_out is not None
-        assert found.rule_out.cutoff == pytest.approx(cutoff - 0.01)
-        verdicts[p] = found.verdict
-    assert list(verdicts.values()) == [N, E, E]
+        lowered = found.rule_out.cutoff
+        assert math.log(lowered / (1 - lowered)) == pytest.approx(logit - 0.2)
+        verdicts.append(found.verdict)
+    assert verdicts == [N, E, E]
+
+
+@pytest.mark.parametrize("cutoff", [0.0, 1e-6, 0.5, 1.0])
+def test_without_a_margin_the_cutoff_stays(cutoff: float) -> None:
+    own = replace(entry(), rule_out=replace(entry().rule_out, cutoff=cutoff), rule_in=Cutoff(1.0))
+    assert own.applied_rule_out.cutoff == cutoff
+    assert replace(own, engine_margin=1e-12).applied_rule_out.cutoff == pytest.approx(cutoff)

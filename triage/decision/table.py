@@ -6,7 +6,7 @@
                            "rule_out": {"cutoff", "sensitivity_lower_bound", "positives"},
                            "rule_in": {"cutoff", "specificity"},
                            "prevalence": p,
-                           "engine_margin": d}, ...}}   (left out where it is 0)
+                           "engine_margin": log odds}, ...}}   (left out where it is 0)
 
 Cutoffs are on the scale of the calibrated probability. A table that contradicts itself (rule-in
 below rule-out, a bound that its positives do not bear out) is refused, and so is one on another
@@ -16,6 +16,7 @@ scale (what `triage cutoffs` writes).
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from triage.nets import bundle
 from triage.types import Cutoff, Target
 
 CALIBRATED_ON = ("simulated", "real")
+MOST_MARGIN = 10.0  # log odds
 NEVER = 1.0  # as rule-in: no probability reaches it, nothing is suspected
 
 
@@ -36,8 +38,10 @@ NEVER = 1.0  # as rule-in: no probability reaches it, nothing is suspected
 class TargetCutoffs:
     """One target's way from logit to verdict. `fusion` is None where one branch alone answers.
 
-    `engine_margin`: largest difference in probability between the engine that calibrated and the
-    others, measured (`scripts/engine-agreement`). A positive that lost so much is not ruled out.
+    `engine_margin`: largest difference in the probability's log odds between the engine that
+    calibrated and the others, measured (`scripts/engine-agreement`). A positive that lost so much
+    is not ruled out. Log odds, because rule-out cutoffs are small: a difference that is small at a
+    probability of one half would leave nothing of them.
     """
 
     calibration: Calibration
@@ -50,7 +54,10 @@ class TargetCutoffs:
     @property
     def applied_rule_out(self) -> Cutoff:
         """The rule-out cutoff that is decided by: lowered by what engines differ in."""
-        return replace(self.rule_out, cutoff=max(0.0, self.rule_out.cutoff - self.engine_margin))
+        if not self.engine_margin:
+            return self.rule_out
+        odds, own = math.exp(-self.engine_margin), self.rule_out.cutoff
+        return replace(self.rule_out, cutoff=own * odds / (1 - own + own * odds))
 
     def __post_init__(self) -> None:
         bound, n = self.rule_out.sensitivity_lower_bound, self.rule_out.positives
@@ -101,7 +108,7 @@ class TargetCutoffs:
             ),
             prevalence=number(data, "prevalence", 1e-9, 1 - 1e-9),
             fusion=Fusion.from_dict(table(data, "fusion")) if data.get("fusion") else None,
-            engine_margin=number({"engine_margin": 0.0, **data}, "engine_margin", 0, 1),
+            engine_margin=number({"engine_margin": 0.0, **data}, "engine_margin", 0, MOST_MARGIN),
         )
 
 

@@ -227,14 +227,23 @@ def _judged_work(task: tuple[Path, str, Sequence[int], Path | None]) -> int:
 
 
 def build_judged(
-    out: Path, version: str, count: int, data: Path | None, workers: int | None = None
+    out: Path,
+    version: str,
+    count: int,
+    data: Path | None,
+    workers: int | None = None,
+    *,
+    injured: bool = False,
 ) -> int:
     """The first `count` patients of a frozen protocol's judged set into `out`; returns those made.
 
     Their order is random, so the first ones are a fair sample. `data`: holds the anatomies that
-    the protocol names.
+    the protocol names. `injured`: those without any injury are left out.
     """
-    workers = workers or os.cpu_count() or 1
-    tasks = [(out, version, range(k, count, workers), data) for k in range(workers)]
+    from triage.simulate.protocol import load, stratum_of
+
+    protocol, workers = load(version), workers or os.cpu_count() or 1
+    numbers = [n for n in range(count) if not injured or stratum_of(protocol.judged(n).stratum)]
+    tasks = [(out, version, numbers[k::workers], data) for k in range(workers)]
     with mp.get_context("spawn").Pool(workers) as pool:
         return sum(pool.imap_unordered(_judged_work, tasks))
