@@ -12,6 +12,7 @@ from torch import nn
 
 from triage.inference.engines import Engine, EngineError, choose_engine, thread_count
 from triage.inference.engines.openvino_engine import OpenVINOEngine
+from triage.inference.engines.rounded import RoundedEngine, to_bf16
 from triage.inference.engines.torch_engine import TorchEngine
 from triage.inference.localise import describe
 from triage.inference.networks import Networks, load_networks
@@ -144,13 +145,28 @@ def test_exact_is_fp32_on_every_engine() -> None:
         )
 
 
-def test_sensitive_blocks_keep_the_trunk_near_fp32() -> None:
+def test_rounding_is_that_of_bf16() -> None:
+    x = torch.randn(1, 3, 64, 64) * torch.logspace(-6, 4, 64)
+    engine = OpenVINOEngine(threads=1, precision="f32")
+    found = engine.compile(_Rounding(), [torch.zeros(1, 3, 8, 8)], "rounding")(x)
+    assert torch.equal(to_bf16(x), x.bfloat16().float())
+    assert torch.equal(found, x.bfloat16().float())
+
+
+class _Rounding(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return to_bf16(x)
+
+
+@pytest.mark.parametrize("rounds", [False, True])
+def test_sensitive_blocks_keep_the_trunk_near_fp32(rounds: bool) -> None:
     grid, anatomy = _body()
     folder, target = find_bundle("reference"), Target.LIVER
-    engines = (TorchEngine(CPU, "f32"), OpenVINOEngine(threads=1, precision="bf16"))
-    true, half = (
+    half = RoundedEngine(threads=1) if rounds else OpenVINOEngine(threads=1, precision="bf16")
+    engines = (TorchEngine(CPU, "f32"), half)
+    true, found = (
         look_at_slices(load_networks(folder, "cpu", e), grid, anatomy, [target])[target][0].features
         for e in engines
     )
-    error = float((half - true).norm() / true.norm())
-    assert 0.001 < error < 0.015  # without them 0.023
+    error = float((found - true).norm() / true.norm())
+    assert 0.004 < error < 0.015  # without them 0.023
