@@ -15,6 +15,7 @@ from monai.data import MetaTensor
 from monai.transforms import SpatialResample
 
 from triage.imaging.body import Slices, body_box
+from triage.imaging.masks import box_of
 from triage.imaging.separable import Array, apply, box_width, weights
 from triage.imaging.volume import AIR_HU
 from triage.types import Volume
@@ -182,7 +183,7 @@ def _from_grid_aligned(
     values: torch.Tensor, grid_affine: Array, affine: Array, shape: tuple[int, ...], labels: bool
 ) -> torch.Tensor:
     out = values.new_zeros(shape)
-    box = _nonzero_box(values)
+    box = box_of(values)
     if box is None:
         return out
     # Only the block that the map's non-zero box reaches is computed: a fraction of the volume.
@@ -223,15 +224,3 @@ def _from_grid_oblique(
         return sampled(values.float(), "nearest").round().to(values.dtype)
     inside = sampled(torch.ones_like(values), "nearest")  # 1 inside the grid, 0 outside
     return sampled(values, "bilinear") * inside
-
-
-def _nonzero_box(values: torch.Tensor) -> tuple[slice, ...] | None:
-    """Smallest box around what is not zero; None if all is zero."""
-    box = []
-    for axis in range(3):
-        others = tuple(a for a in range(3) if a != axis)
-        index = torch.nonzero((values != 0).any(dim=others[1]).any(dim=others[0])).flatten()
-        if len(index) == 0:
-            return None
-        box.append(slice(int(index[0]), int(index[-1]) + 1))
-    return tuple(box)

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from triage.imaging.masks import occupied
 from triage.nets.slice_net import SIZE
 from triage.types import ORGAN_LABEL, Organ, Target
 
@@ -61,9 +62,8 @@ def region(labels: Tensor, hu: Tensor, view: View) -> Region | None:
         mask = hu > -300
         solid = (Organ.LIVER, Organ.SPLEEN, Organ.KIDNEY_RIGHT, Organ.KIDNEY_LEFT, Organ.BOWEL)
         ends = _any_of(labels, solid)
-    z = ends.any(0).any(0).nonzero().flatten()
-    x = mask.any(2).any(1).nonzero().flatten()
-    y = mask.any(2).any(0).nonzero().flatten()
+    z = occupied(ends)[2].nonzero().flatten()
+    x, y = (used.nonzero().flatten() for used in occupied(mask)[:2])
     if len(z) == 0 or len(x) == 0:
         return None
     centre = (float(x[0] + x[-1]) / 2, float(y[0] + y[-1]) / 2)

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from triage.imaging.masks import grown
 from triage.nets.localiser import scale
 from triage.types import ORGAN_LABEL, TARGETS, Organ, Target
 
@@ -50,19 +51,14 @@ def organ_channels(labels: Tensor) -> Tensor:
 
 
 def near_regions(regions: Tensor) -> Tensor:
-    """Region masks (B, 4, X, Y, Z), each grown by `REACH`; haematomas lie beside the organ."""
-    near = regions
-    for axis in range(3):
-        kernel, pad = [1, 1, 1], [0, 0, 0]
-        kernel[axis], pad[axis] = 2 * REACH + 1, REACH
-        near = F.max_pool3d(near, kernel, stride=1, padding=pad)
-    return near
+    """Region masks (B, 4, X, Y, Z) -> bool, grown by `REACH`: haematomas lie beside the organ."""
+    return grown(regions > 0, (REACH,) * 3)
 
 
 def near_target(near: Tensor, target: Target) -> Tensor:
     """Where a target is looked for, bool (B, X, Y, Z); `near` from `near_regions`."""
     region = REGION_OF.get(target)
-    return (near.amax(1) if region is None else near[:, region]) > 0
+    return near.view(torch.uint8).amax(1) > 0 if region is None else near[:, region]
 
 
 def region_levels(hu: Tensor, regions: Tensor) -> Tensor:
