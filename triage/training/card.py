@@ -13,6 +13,8 @@ from triage.training.card_figures import (
     Json,
     beside,
     branches,
+    engines,
+    explanations,
     figures,
     groups,
     one_line,
@@ -64,8 +66,8 @@ def model_card(name: str, version: str, metrics: Json, provenance: Json) -> str:
     """The card as Markdown. `metrics`: metrics.json of the bundle, with what is there of
 
     `cutoffs` (as cutoffs.json), `calibration {patients, healthy, positives}`, `localiser_dice`,
-    `fusion`, `sequence_heads`, `real`, `ablations`, `published_auc`, `published_accuracy`, `scored`
-    (how patients were).
+    `fusion`, `sequence_heads`, `engines` (agreement.json), `saliency` (saliency.json), `real`,
+    `ablations`, `published_auc`, `published_accuracy`, `scored` (how patients were).
     `provenance`: of bundle.json; used are `data`, `attribution` and `commands` (lists of
     sentences), `command`, `initial_weights`, `notes`.
     """
@@ -83,6 +85,8 @@ def model_card(name: str, version: str, metrics: Json, provenance: Json) -> str:
         branches(metrics.get("targets") or {}),
         _heads(metrics.get("sequence_heads") or {}),
         _localiser(metrics.get("localiser_dice") or {}),
+        engines(metrics.get("engines") or {}, cutoffs),
+        explanations(metrics.get("saliency") or {}),
         _real(metrics.get("real") or {}),
         _ablations(metrics.get("ablations") or {}),
         LIMITS,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from triage.decision.table import TargetCutoffs
+from triage.training.evaluation import pointing_table
 from triage.training.evaluation.wording import (
     GROUPS,
     UNITS,
@@ -167,3 +169,47 @@ def branches(targets: Json) -> str:
         return ""
     head = ["target", "branch", "patients", "AUC", "lead over the score"]
     return "## Branches\n\n" + table(head, rows)
+
+
+def engines(agreement: Json, cutoffs: Json) -> str:
+    """How far engines lie apart, and what that costs: agreement.json and cutoffs.json."""
+    if not agreement:
+        return ""
+    rows = []
+    for name, found in agreement["targets"].items():
+        entry = (cutoffs.get("targets") or {}).get(name)
+        applied = TargetCutoffs.from_dict(entry).applied_rule_out.cutoff if entry else None
+        rows.append(
+            [
+                name,
+                str(found["patients"]),
+                number(found["largest"], 4),
+                number(found["p99"], 4),
+                f"{found['verdicts_changed']}, {found['changed_outside_margin']}",
+                number(found["engine_margin"], 3),
+                "-" if applied is None else f"{applied:.4g}",
+            ]
+        )
+    head = ["target", "patients", "largest difference of the score", "99 % below"]
+    head += ["verdicts changed, of these outside the margin", "margin (log odds)"]
+    return (
+        f"## Engines\n\n{one_line(agreement['engine'])} against "
+        f"{one_line(agreement['reference'])}, simulated patients. The rule-out cutoff is lowered "
+        "by the margin, the largest difference of the score's log odds, on every machine; rates "
+        "elsewhere in this card are at the cutoffs before that.\n\n"
+        + table([*head, "rule-out cutoff applied"], rows)
+    )
+
+
+def explanations(saliency: Json) -> str:
+    """Where the maps point: saliency.json."""
+    if not saliency:
+        return ""
+    about = (
+        f"{saliency['patients']} injured simulated patients. Shares with exact 95 % intervals. "
+        "Lesions are grown by 10 mm; aims, set before anything was measured, stand in the heads. "
+        "How it is asked: docs/SALIENCY.md."
+    )
+    return "## Do the explanations point at the injury\n\n" + pointing_table.markdown(
+        saliency, about
+    )

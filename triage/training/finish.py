@@ -12,6 +12,7 @@ from triage.decision.scores import from_rows
 from triage.nets.bundle import find_bundle, read_manifest, reference
 from triage.simulate.protocol import LATEST
 from triage.training import assemble, scoring, sequence
+from triage.training.amend import with_margins
 from triage.training.card import PUBLISHED_ACCURACY, PUBLISHED_AUC, model_card
 from triage.training.evaluation.judged import judge_with_bundle
 from triage.training.evaluation.prevalence import natural
@@ -54,7 +55,10 @@ def finish(work: Path, recipe: Recipe, out: Path, version: str, notes: Sequence[
         prevalence=natural(),
         out_of_fold=from_rows(_scores(work, "choose")),
     )
+    beside = measured_beside(work)
     table = fitted.cutoffs
+    if "engines" in beside:
+        table = with_margins(table, beside["engines"])
     judged = judge_with_bundle(from_rows(_scores(work, "judged")), table)
     metrics = write_evaluation(
         work / "evaluation",
@@ -75,7 +79,7 @@ def finish(work: Path, recipe: Recipe, out: Path, version: str, notes: Sequence[
             "localiser_dice": assemble.mean_dice(work / "scores/judged_dice.csv"),
             "published_auc": PUBLISHED_AUC,
             "published_accuracy": PUBLISHED_ACCURACY,
-            **measured_beside(work),
+            **beside,
         },
     )
     provenance: dict[str, Any] = {
@@ -117,6 +121,7 @@ def finish(work: Path, recipe: Recipe, out: Path, version: str, notes: Sequence[
 # Figures of commands of their own, left in the work folder for the model card.
 BESIDE = {
     "ablations": "ablations/ablations.json",  # python -m triage.training.ablation
+    "engines": "agreement/agreement.json",  # scripts/engine-agreement WORK/draft
     "real": "real.json",  # scripts/real-slices WORK/draft --json WORK/real.json
 }
 

@@ -1,0 +1,105 @@
+"""What is measured on a finished bundle, taken into it: margins of engines, where maps point.
+
+    python -m triage.training.amend BUNDLE --version V [--agreement FILE] [--saliency FILE]
+
+`--agreement`: agreement.json of `scripts/engine-agreement --out`; lowers rule-out by each target's
+`engine_margin`. `--saliency`: saliency.json of `scripts/saliency-report`. Metrics, cutoffs and card
+are written anew, the weights stay byte by byte. Both may be measured on a bundle of the same
+weights under another version.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from triage.decision.table import CutoffTable
+from triage.nets.bundle import (
+    CARD,
+    CUTOFFS,
+    BundleError,
+    find_bundle,
+    read_manifest,
+    reference,
+    verify,
+)
+from triage.nets.bundle_writer import write_bundle
+from triage.training.assemble import to_json
+from triage.training.card import model_card
+
+METRICS = "evaluation/metrics.json"
+Json = Mapping[str, Any]
+
+
+def with_margins(table: CutoffTable, agreement: Json) -> CutoffTable:
+    """Cutoffs with the margins that `scripts/engine-agreement` measured; others stay."""
+    found = {name: float(row["engine_margin"]) for name, row in agreement["targets"].items()}
+    targets = {
+        t: replace(entry, engine_margin=found.get(t.value, entry.engine_margin))
+        for t, entry in table.targets.items()
+    }
+    return replace(table, targets=targets)
+
+
+def amend(
+    folder: Path,
+    version: str,
+    *,
+    agreement: Json | None = None,
+    saliency: Json | None = None,
+) -> Path:
+    """The bundle with these measurements under another version. BundleError if it is damaged or
+    has no metrics."""
+    manifest = read_manifest(folder)
+    verify(folder, manifest)
+    if METRICS not in manifest.files:
+        raise BundleError(f"a bundle with {METRICS}", "one without", "Measure it first.")
+    kept = {p: (folder / p).read_bytes() for p in manifest.files if p not in (CUTOFFS, CARD)}
+    metrics: dict[str, Any] = json.loads(kept[METRICS])
+    table = CutoffTable.from_bundle(folder)
+    if agreement is not None:
+        table = with_margins(table, agreement)
+        metrics |= {"engines": agreement, "cutoffs": table.to_dict()}
+    if saliency is not None:
+        metrics["saliency"] = saliency
+    kept[METRICS] = to_json(metrics)
+    provenance: dict[str, Any] = dict(manifest.provenance)
+    return write_bundle(
+        folder,
+        name=manifest.name,
+        version=version,
+        calibrated_on=manifest.calibrated_on,
+        prevalence=manifest.prevalence,
+        networks=manifest.networks,
+        preprocessing=manifest.preprocessing,
+        tensors={},
+        cutoffs=table.to_dict(),
+        provenance=provenance,
+        card=model_card(manifest.name, version, metrics, provenance),
+        extra=kept,
+        overwrite=True,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("bundle", help="a name below models/ or a folder")
+    parser.add_argument("--version", required=True)
+    parser.add_argument("--agreement", type=Path, help="agreement.json")
+    parser.add_argument("--saliency", type=Path, help="saliency.json")
+    a = parser.parse_args(arguments)
+    folder = find_bundle(a.bundle)
+    read = {
+        name: json.loads(path.read_text()) if path else None
+        for name, path in (("agreement", a.agreement), ("saliency", a.saliency))
+    }
+    amend(folder, a.version, agreement=read["agreement"], saliency=read["saliency"])
+    print(f"wrote {reference(folder)}")
+
+
+if __name__ == "__main__":
+    main()
