@@ -38,6 +38,9 @@ from triage.types import TARGET_ORGANS, TARGETS, Anatomy, Series, Target, Volume
 
 Row = dict[str, Any]
 
+# The default map drawn from one branch alone, beside the methods: weights of slices, volume net.
+ALONE = {"slices alone": (1.0, 0.0), "volume net alone": (0.0, 1.0)}
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -141,11 +144,11 @@ def judge(met: Met, asked: Asked, number: int) -> Row:
         "methods": {},
     }
     dear = asked.dear if number < asked.dear_n else ()
-    for method in (Method.MAP, *dear):
+    for name in (Method.MAP.value, *ALONE, *(m.value for m in dear)):
         began = time.monotonic()
-        found = _map(met, asked.nets, met.seen, method)
-        met.maps[method.value] = found
-        row["methods"][method.value] = {
+        found = _map(met, asked.nets, met.seen, name)
+        met.maps[name] = found
+        row["methods"][name] = {
             "hit": checks.points_at(found, met.grown),
             "hit_strict": checks.points_at(found, met.lesion),
             "share": checks.share_inside(found, met.grown),
@@ -185,16 +188,17 @@ def _suspected(target: Target, logit: float, table: CutoffTable) -> bool:
     return entry is not None and float(entry.calibration.apply(logit)) >= entry.rule_in.cutoff
 
 
-def _map(met: Met, nets: Networks, seen: Seen, method: Method) -> Tensor:
+def _map(met: Met, nets: Networks, seen: Seen, name: str) -> Tensor:
+    """The map of a method, or of the default one from a branch `ALONE`."""
     branches = None
-    if method is not Method.MAP:
-        branches = Captum(nets, seen.evidence, met.grid, met.anatomy, method)
+    if name not in (Method.MAP.value, *ALONE):
+        branches = Captum(nets, seen.evidence, met.grid, met.anatomy, Method(name))
     field = explain(
         nets,
         seen.evidence,
         met.anatomy,
         met.target,
-        met.weights,
+        ALONE.get(name, met.weights),
         branches,
         suspected=met.suspected,
     )
@@ -240,7 +244,7 @@ def _similarities(met: Met, asked: Asked) -> Row:
     if random is None:
         raise ValueError("Expected networks with shuffled weights")
     seen = replace(met.seen, evidence=gather(random, met.grid, met.anatomy, [met.target]))
-    shown = _map(met, random, seen, Method.MAP)
+    shown = _map(met, random, seen, Method.MAP.value)
     fields = []
     for nets, evidence in ((asked.nets, met.seen.evidence), (random, seen.evidence)):
         places = place_logits(nets, evidence, met.anatomy, met.target, met.weights)

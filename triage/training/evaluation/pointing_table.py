@@ -37,7 +37,7 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
 
 def _target(rows: Sequence[Row]) -> dict[str, Any]:
     true = [r for r in rows if r["true_positive"]]
-    names = [m.value for m in Method if any(m.value in r["methods"] for r in rows)]
+    names = dict.fromkeys(name for r in rows for name in r["methods"])  # in order
     fallen = [r["deletion"]["top"] > r["deletion"]["random"] for r in true if "deletion" in r]
     alike = [r["similarity"] for r in rows if "similarity" in r]
     shown = [r["similarity_shown"] for r in rows if "similarity_shown" in r]
