@@ -47,7 +47,9 @@ def test_a_margin_lowers_rule_out_and_nothing_else(bundle: Path) -> None:
     assert after.version == "9.9.9"
     changed = {p for p in after.files if after.files[p] != before.files[p]}
     assert changed == {"cutoffs.json", CARD, METRICS}
-    old, lowered = (t.targets[Target.LIVER].applied_rule_out.cutoff for t in (table, new))
+    old = table.targets[Target.LIVER].rule_out.cutoff
+    lowered = new.targets[Target.LIVER].applied_rule_out.cutoff
+    assert new.targets[Target.LIVER].rule_out == table.targets[Target.LIVER].rule_out
     assert math.log(old / (1 - old)) - math.log(lowered / (1 - lowered)) == pytest.approx(0.25)
     assert new.targets[Target.SPLEEN] == table.targets[Target.SPLEEN]
     metrics = json.loads((bundle / METRICS).read_text())

@@ -190,13 +190,14 @@ def engines(agreement: Json, cutoffs: Json) -> str:
                 "-" if applied is None else f"{applied:.4g}",
             ]
         )
+    note = f"{one_line(agreement['note'])} " if agreement.get("note") else ""
     head = ["target", "patients", "largest difference of the score", "99 % below"]
     head += ["verdicts changed, of these outside the margin", "margin (log odds)"]
     return (
         f"## Engines\n\n{one_line(agreement['engine'])} against "
-        f"{one_line(agreement['reference'])}, simulated patients. The rule-out cutoff is lowered "
-        "by the margin, the largest difference of the score's log odds, on every machine; rates "
-        "elsewhere in this card are at the cutoffs before that.\n\n"
+        f"{one_line(agreement['reference'])}, simulated patients. {note}The rule-out cutoff is "
+        "lowered by the margin, the largest difference of the score's log odds, on every machine; "
+        "rates elsewhere in this card are at the cutoffs before that.\n\n"
         + table([*head, "rule-out cutoff applied"], rows)
     )
 

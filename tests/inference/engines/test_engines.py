@@ -14,7 +14,7 @@ from triage.inference.engines import Engine, EngineError, choose_engine, thread_
 from triage.inference.engines.openvino_engine import OpenVINOEngine
 from triage.inference.engines.rounded import RoundedEngine, to_bf16
 from triage.inference.engines.torch_engine import TorchEngine
-from triage.inference.localise import describe
+from triage.inference.localise import describe, localise
 from triage.inference.networks import Networks, load_networks
 from triage.inference.score import gather, look_at_slices, to_score
 from triage.nets.bundle import find_bundle
@@ -156,6 +156,14 @@ def test_rounding_is_that_of_bf16() -> None:
 class _Rounding(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return to_bf16(x)
+
+
+def test_organs_are_found_in_fp32_on_every_engine() -> None:
+    grid, _ = _body()
+    folder = find_bundle("reference")
+    engines = (OpenVINOEngine(threads=1, precision=p) for p in ("f32", "bf16"))
+    one, other = (localise(load_networks(folder, "cpu", e), grid).labels for e in engines)
+    assert one.any() and torch.equal(one, other)
 
 
 @pytest.mark.parametrize("rounds", [False, True])
