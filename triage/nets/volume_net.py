@@ -9,6 +9,7 @@ region.
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 import torch
@@ -58,7 +59,7 @@ def near_regions(regions: Tensor) -> Tensor:
 def near_target(near: Tensor, target: Target) -> Tensor:
     """Where a target is looked for, bool (B, X, Y, Z); `near` from `near_regions`."""
     region = REGION_OF.get(target)
-    return near.view(torch.uint8).amax(1) > 0 if region is None else near[:, region]
+    return reduce(torch.logical_or, near.unbind(1)) if region is None else near[:, region]
 
 
 def region_levels(hu: Tensor, regions: Tensor) -> Tensor:
