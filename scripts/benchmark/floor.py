@@ -22,7 +22,7 @@ from triage.dicom.syntax import SYNTAXES
 from triage.inference.engines import cores
 from triage.inference.networks import Networks
 from triage.inference.score import Evidence
-from triage.nets.volume_net import POOL, REGIONS
+from triage.nets.volume_net import LEVELS, POOL, REGIONS
 from triage.types import Anatomy
 
 SIDE = 1536  # of the matrices that are multiplied
@@ -90,7 +90,7 @@ def operations(nets: Networks, anatomy: Anatomy, evidence: Evidence) -> dict[str
     sides = [-(-n // 8) * 8 for n in box]
     hu = torch.zeros(1, 1, *(n * p for n, p in zip(sides, POOL, strict=True)))
     regions = torch.zeros(1, len(REGIONS), *sides)
-    volume = _count(nets.volume.finest, hu, regions, torch.zeros(1, len(REGIONS)))
+    volume = _count(nets.volume.finest, hu, regions, torch.zeros(1, len(LEVELS)))
     whole = [-(-n // 8) * 8 for n in (s // p for s, p in
              zip(anatomy.labels.shape[1:], (3, 3, 2), strict=True))]  # fmt: skip
     found = _count(nets.localiser, torch.zeros(1, 1, *whole))

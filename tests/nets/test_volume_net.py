@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from triage.nets.volume_net import GRADED, NOWHERE, TOP, VolumeNet, organ_channels, region_levels
+from triage.nets.volume_net import GRADED, NOWHERE, TOP, VolumeNet, levels_of
 from triage.types import ORGAN_LABEL, TARGETS, Organ, Target
 
 LIVER, SPLEEN = TARGETS.index(Target.LIVER), TARGETS.index(Target.SPLEEN)
@@ -18,7 +18,11 @@ def people(x: int = 24, y: int = 16, z: int = 16) -> tuple[Tensor, Tensor, Tenso
     regions = torch.zeros(1, 4, x, y, z)
     regions[:, 0, :4] = 1
     regions[:, 1, -4:] = 1
-    return torch.randn(1, 1, 2 * x, 2 * y, z) * 60 + 50, regions, torch.tensor([[90.0, 95, 60, 40]])
+    return (
+        torch.randn(1, 1, 2 * x, 2 * y, z) * 60 + 50,
+        regions,
+        torch.tensor([[90.0, 95, 60, 40, 150]]),
+    )
 
 
 @pytest.fixture
@@ -75,10 +79,35 @@ def test_wrong_grids_are_refused(net: VolumeNet) -> None:
         net(hu[:, :, ::2], regions, levels)
 
 
-def test_levels_are_medians_of_regions() -> None:
-    labels = torch.zeros(1, 1, 6, 6, 6)
+def test_levels_are_medians_of_regions_and_blood() -> None:
+    labels = torch.zeros(6, 6, 6)
     labels[..., :3] = ORGAN_LABEL[Organ.LIVER]
-    labels[..., 3, :, :2] = ORGAN_LABEL[Organ.KIDNEY_LEFT]
-    regions = organ_channels(labels)[0]
-    hu = torch.where(labels[0, 0] == ORGAN_LABEL[Organ.LIVER], 104.0, -20.0)
-    assert region_levels(hu, regions).tolist() == [104.0, 60.0, -20.0, 60.0]
+    labels[..., 3, :2] = ORGAN_LABEL[Organ.KIDNEY_LEFT]
+    hu = torch.where(labels == ORGAN_LABEL[Organ.LIVER], 104.0, -20.0)
+    assert levels_of(hu, labels).tolist() == [104.0, 60.0, -20.0, 60.0, 60.0]
+    labels[..., 4, 0], hu[..., 4, 0] = ORGAN_LABEL[Organ.AORTA], 180.0
+    assert levels_of(hu, labels).tolist()[-1] == 180.0
+
+
+@torch.no_grad()
+def test_an_older_net_is_taken_up_and_answers_as_before(net: VolumeNet) -> None:
+    torch.manual_seed(2)
+    older = VolumeNet(4, blood=False).eval()
+    hu, regions, levels = people()
+    with pytest.raises(RuntimeError):
+        net.load_state_dict(older.state_dict())
+    net.take_up(older.state_dict())
+    assert torch.allclose(net(hu, regions, levels)[0], older(hu, regions, levels)[0], atol=1e-5)
+    assert net.told.weight.shape[1] == older.told.weight.shape[1] + 1
+    net.take_up(net.state_dict())  # one of its own kind as ever
+
+
+@torch.no_grad()
+def test_the_blood_is_heard(net: VolumeNet) -> None:
+    hu, regions, levels = people()
+    brighter = levels.clone()
+    brighter[:, -1] += 60
+    older = VolumeNet(4, blood=False).eval()
+    for one, hears in ((net, True), (older, False)):
+        same = torch.equal(one(hu, regions, levels)[2], one(hu, regions, brighter)[2])
+        assert same is not hears

@@ -62,8 +62,12 @@ def test_weights_of_slices_are_those_of_the_pooled_logit() -> None:
     assert 0 < int((weights > 0).sum()) <= 9
 
 
-def test_integrated_gradients_add_up(patient) -> None:
-    """Of the volume: to what its logit has more than that of the blurred one (completeness)."""
+def test_integrated_gradients_add_up(patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the volume: to what its logit has more than that of the blurred one (completeness).
+
+    It holds for a path of many steps; the logits of a net that nobody trained differ by little.
+    """
+    monkeypatch.setattr(methods, "STEPS", 48)
     nets, evidence, grid, anatomy = patient
     given = volume_input(grid.as_tensor(), anatomy.labels.as_tensor())
     if min(given.regions.shape[2:]) > 2 * AROUND:

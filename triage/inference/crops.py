@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from triage.imaging.masks import occupied
+from triage.imaging.masks import box_of
 from triage.nets.slice_net import SIZE
 from triage.types import ORGAN_LABEL, Organ, Target
 
@@ -62,12 +62,12 @@ def region(labels: Tensor, hu: Tensor, view: View) -> Region | None:
         mask = hu > -300
         solid = (Organ.LIVER, Organ.SPLEEN, Organ.KIDNEY_RIGHT, Organ.KIDNEY_LEFT, Organ.BOWEL)
         ends = _any_of(labels, solid)
-    z = occupied(ends)[2].nonzero().flatten()
-    x, y = (used.nonzero().flatten() for used in occupied(mask)[:2])
-    if len(z) == 0 or len(x) == 0:
+    box = box_of(mask)
+    judged = box if ends is mask else box_of(ends)
+    if box is None or judged is None:
         return None
-    centre = (float(x[0] + x[-1]) / 2, float(y[0] + y[-1]) / 2)
-    return Region(centre, int(z[0]), int(z[-1]) + 1)
+    x, y, _ = ((s.start + s.stop - 1) / 2 for s in box)
+    return Region((x, y), judged[2].start, judged[2].stop)
 
 
 def _any_of(labels: Tensor, organs: Sequence[Organ]) -> Tensor:

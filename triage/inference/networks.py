@@ -112,7 +112,7 @@ def _volume(manifest: Manifest) -> VolumeNet:
             repr(kind)[:100],
             "Use a bundle that fits this version of the program, or train it again.",
         )
-    return VolumeNet(int(str(data["width"])))
+    return VolumeNet(int(str(data["width"])), blood=bool(data.get("blood", False)))
 
 
 def _sequence(manifest: Manifest) -> SequenceHeads | None:

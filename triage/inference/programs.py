@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from triage.inference.engines import Compiled, Engine
 from triage.nets.localiser import STRIDE, Localiser
 from triage.nets.slice_net import SliceEnsembles, Tail, pool_map
-from triage.nets.volume_net import POOL, REGIONS, VolumeNet
+from triage.nets.volume_net import LEVELS, POOL, REGIONS, VolumeNet
 from triage.types import TARGETS, Target
 
 BATCH = 16  # pictures that the trunk takes at once
@@ -135,7 +135,7 @@ class Programs:
         side = 2 * STRIDE
         regions = torch.zeros(1, len(REGIONS), side, side, side)
         hu = torch.zeros(1, 1, *(side * p for p in POOL))
-        return _Finest(self._nets[2]), [hu, regions, torch.zeros(1, len(REGIONS))]
+        return _Finest(self._nets[2]), [hu, regions, torch.zeros(1, len(LEVELS))]
 
 
 class _Wrapped(nn.Module):

@@ -18,7 +18,7 @@ from triage.inference.crops import VIEWS, Region, View, cut, judged_slices, regi
 from triage.inference.networks import Networks
 from triage.inference.programs import BATCH
 from triage.nets.localiser import LOW_HU, STRIDE, pad_to_stride
-from triage.nets.volume_net import GRADED, POOL, organ_channels, region_levels
+from triage.nets.volume_net import GRADED, POOL, levels_of, organ_channels
 from triage.types import ORGAN_LABEL, TARGETS, Anatomy, Organ, Target, TargetScore
 
 TOP_SLICES = 3  # the study logit of an ensemble is the mean of so many neighbouring-smoothed slices
@@ -140,7 +140,7 @@ class VolumeInput(NamedTuple):
 
     hu: Tensor  # (1, 1, 2X, 2Y, Z)
     regions: Tensor  # (1, 4, X, Y, Z)
-    levels: Tensor  # (1, 4)
+    levels: Tensor  # (1, 5)
     box: tuple[slice, slice, slice]
 
 
@@ -155,14 +155,14 @@ def volume_input(hu: Tensor, labels: Tensor) -> VolumeInput:
     box = [slice(a, min(b, n)) for a, b, n in zip(low, high, shape, strict=True)]
     fine = [slice(s.start * p, s.stop * p) for s, p in zip(box, POOL, strict=True)]
     own = hu[None][..., fine[0], fine[1], fine[2]].float()  # (1, 1, 2X, 2Y, Z)
-    regions = organ_channels(coarse[..., box[0], box[1], box[2]])  # (1, 4, X, Y, Z)
-    levels = region_levels(F.avg_pool3d(own, POOL)[0, 0], regions[0])
+    organs = coarse[..., box[0], box[1], box[2]]  # (1, 1, X, Y, Z)
+    levels = levels_of(F.avg_pool3d(own, POOL)[0, 0], organs[0, 0])
     strides = [STRIDE * p for p in POOL]
     pad = [v for n, m in zip(reversed(own.shape[2:]), reversed(strides), strict=True)
            for v in (0, -n % m)]  # fmt: skip
     return VolumeInput(
         F.pad(own, pad, value=LOW_HU),
-        pad_to_stride(regions, value=0.0),
+        pad_to_stride(organ_channels(organs), value=0.0),
         levels[None],
         (box[0], box[1], box[2]),
     )

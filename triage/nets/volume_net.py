@@ -1,14 +1,15 @@
 """The volume net: one 3D network, five heads, on a map of lesions that it draws first.
 
-What decides how soon it learns, measured on simulated patients (see `training.volume`): it is
-told how much each voxel differs from its organ's median; it reads the fine grid by one strided
-convolution and works at 3 mm and coarser; batch norm, so that a small training piece and a whole
-abdomen are treated alike; and the heads read nothing but the lesion map, inside the target's
-region.
+What decides how soon it learns, measured on simulated patients (see `training.volume`): it is told
+how much each voxel differs from its organ's median, and from the blood in the aorta (a blush is as
+bright as that in the phase of its scan); it reads the fine grid by one strided convolution and
+works at 3 mm and coarser; batch norm, so that a small training piece and a whole abdomen are
+treated alike; and the heads read nothing but the lesion map, inside the target's region.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import reduce
 from typing import Any
 
@@ -27,6 +28,8 @@ REGIONS: tuple[tuple[Organ, ...], ...] = (
     (Organ.KIDNEY_RIGHT, Organ.KIDNEY_LEFT),
     (Organ.BOWEL,),
 )
+# Whose medians the net is told: the regions', and the blood's.
+LEVELS: tuple[tuple[Organ, ...], ...] = (*REGIONS, (Organ.AORTA,))
 REGION_OF: dict[Target, int] = {  # extravasation: anywhere near any of them
     Target.LIVER: 0,
     Target.SPLEEN: 1,
@@ -37,18 +40,19 @@ GRADED: tuple[Target, ...] = (Target.KIDNEY, Target.LIVER, Target.SPLEEN)
 POOL = (2, 2, 1)  # working-grid voxels of 1.5 x 1.5 x 3 mm in one voxel of the map: 3 x 3 x 3 mm
 TOP = (4, 40, 400)  # voxels of 27 mm3 over which the lesion map is averaged: 0.1 to 11 ml
 REACH = 4  # voxels around a region that belong to it: haematomas lie beside the organ
-SPREAD_HU = 60.0  # difference from an organ's median that counts as 1
-NO_LEVEL_HU = 60.0  # median of a region that is absent
+SPREAD_HU = 60.0  # difference from a median that counts as 1
+NO_LEVEL_HU = 60.0  # median of what is absent
 PRIOR = -4.0  # lesion logit to begin with: lesions are rare
 NOWHERE = -12.0  # lesion logit outside a target's region
 
 
 def organ_channels(labels: Tensor) -> Tensor:
     """Organ labels (B, 1, X, Y, Z) of `ORGAN_LABEL` -> float region masks (B, 4, X, Y, Z)."""
-    masks = [
-        torch.stack([labels[:, 0] == ORGAN_LABEL[o] for o in region]).any(0) for region in REGIONS
-    ]
-    return torch.stack(masks, 1).float()
+    return torch.stack([_any_of(labels[:, 0], region) for region in REGIONS], 1).float()
+
+
+def _any_of(labels: Tensor, organs: tuple[Organ, ...]) -> Tensor:
+    return torch.stack([labels == ORGAN_LABEL[o] for o in organs]).any(0)
 
 
 def near_regions(regions: Tensor) -> Tensor:
@@ -62,9 +66,9 @@ def near_target(near: Tensor, target: Target) -> Tensor:
     return reduce(torch.logical_or, near.unbind(1)) if region is None else near[:, region]
 
 
-def region_levels(hu: Tensor, regions: Tensor) -> Tensor:
-    """Median HU of each region (4,). hu (X, Y, Z) at 3 mm, regions (4, X, Y, Z)."""
-    seen = [hu[r > 0] for r in regions]
+def levels_of(hu: Tensor, labels: Tensor) -> Tensor:
+    """Median HU of each of `LEVELS` (5,). hu and organ labels (X, Y, Z) at 3 mm."""
+    seen = [hu[_any_of(labels, organs)] for organs in LEVELS]
     return torch.stack([v.median() if len(v) else hu.new_tensor(NO_LEVEL_HU) for v in seen])
 
 
@@ -77,17 +81,20 @@ def _block(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Se
 
 
 class VolumeNet(nn.Module):
-    """HU, organ regions and their medians -> study logits, grades, lesion map.
+    """HU, organ regions and medians -> study logits, grades, lesion map.
 
     hu (B, 1, 2X, 2Y, Z) unscaled on the working grid; regions (B, 4, X, Y, Z) at 3 mm, sides
-    multiples of 4; levels (B, 4), each region's median HU in the whole patient. The study logit of
-    a target comes from means over the strongest 4, 40 and 400 voxels of its map near its organ.
+    multiples of 4; levels (B, 5), the median HU of each of `LEVELS` in the whole patient. The study
+    logit of a target comes from means over the strongest 4, 40 and 400 voxels of its map near its
+    organ. `blood`: whether it is told the difference from the last level; bundles before 0.3 are
+    not.
     """
 
-    def __init__(self, width: int = 16) -> None:
+    def __init__(self, width: int = 16, *, blood: bool = True) -> None:
         super().__init__()
-        self.architecture: dict[str, Any] = {"kind": KIND, "width": width}
-        told = len(REGIONS) + 1
+        self.architecture: dict[str, Any] = {"kind": KIND, "width": width, "blood": blood}
+        self.blood = blood
+        told = len(REGIONS) + 1 + blood
         self.stem = nn.Sequential(
             nn.Conv3d(1, width, (4, 4, 1), stride=POOL, padding=(1, 1, 0), bias=False),
             nn.BatchNorm3d(width),
@@ -126,12 +133,21 @@ class VolumeNet(nn.Module):
             )
         coarse = F.avg_pool3d(hu, POOL)  # (B, 1, X, Y, Z)
         differs = ((coarse - levels[:, :, None, None, None]) / SPREAD_HU).clamp(-2, 2)
-        told = torch.cat([regions, (differs * regions).sum(1, keepdim=True)], 1)  # (B, 5, X, Y, Z)
+        own = (differs[:, : len(REGIONS)] * regions).sum(1, keepdim=True)  # (B, 1, X, Y, Z)
+        told = torch.cat([regions, own] + [differs[:, -1:]] * self.blood, 1)  # (B, 5 or 6, X, Y, Z)
         fine = self.stem(scale(hu))  # (B, width, X, Y, Z)
         half = self.down_1(torch.cat([fine, told], 1))  # (B, 2 width, X/2, Y/2, Z/2)
         quarter = self.up_2(self.down_2(half))  # (B, 2 width, X/4, Y/4, Z/4)
         half = self.fuse(half + F.interpolate(quarter, scale_factor=2.0, mode="nearest"))
         return F.relu(self.up_1(half) + fine + self.told(told))
+
+    def take_up(self, weights: Mapping[str, Tensor]) -> None:
+        """Load weights, also of a net that was not told of the blood: it counts for nothing yet."""
+        own, wide = self.state_dict(), {}
+        for name, given in weights.items():
+            missing = own[name].shape[1] - given.shape[1] if given.ndim == 5 and name in own else 0
+            wide[name] = F.pad(given, [0] * 7 + [missing]) if missing == 1 else given
+        self.load_state_dict(wide)
 
     def heads(self, features: Tensor, regions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features and region masks (B, 4, X, Y, Z) -> the three answers of `forward`."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
+from triage.imaging.masks import occupied
 from triage.imaging.planes import Planes
 from triage.imaging.resample import grid_positions
 from triage.imaging.volume import straightened
@@ -193,7 +194,7 @@ def key_slices(places: Places | None, grid: MetaTensor, volume: Volume) -> tuple
     logits = places.logits.masked_fill(~places.near, LOWEST).flatten(0, 1)  # (X Y, Z)
     count = max(1, round(STRONGEST_MM2 / float(grid.affine[0, 0] * grid.affine[1, 1])))
     profile = logits.topk(min(count, len(logits)), dim=0).values.mean(0)  # (Z,)
-    inside = places.near.any(0).any(0)
+    inside = occupied(places.near)[2]
     chosen: list[int] = []
     for k in profile.argsort(descending=True).tolist():
         if inside[k] and all(abs(k - other) * step >= APART_MM for other in chosen):

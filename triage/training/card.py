@@ -69,7 +69,7 @@ def model_card(name: str, version: str, metrics: Json, provenance: Json) -> str:
     `fusion`, `sequence_heads`, `engines` (agreement.json), `saliency` (saliency.json), `real`,
     `ablations`, `published_auc`, `published_accuracy`, `scored` (how patients were).
     `provenance`: of bundle.json; used are `data`, `attribution` and `commands` (lists of
-    sentences), `command`, `initial_weights`, `notes`.
+    sentences), `command`, `initial_weights`, `notes`, `base` (`bundle`, `networks` from it).
     """
     cutoffs = metrics.get("cutoffs") or {}
     parts = [
@@ -104,6 +104,10 @@ def _listed(title: str, sentences: Sequence[object]) -> str:
 
 def _data(provenance: Json) -> str:
     sentences = [*provenance.get("data", ()), *provenance.get("notes", ())]
+    given = provenance.get("base") or {}
+    if given:
+        names = ", ".join(one_line(n) for n in given["networks"])
+        sentences.append(f"From bundle {one_line(given['bundle'])}, unchanged: {names}.")
     if provenance.get("initial_weights"):
         sentences.append(f"Initial weights: {provenance['initial_weights']}.")
     return _listed("What it learned from", sentences)

@@ -12,12 +12,13 @@ from triage.decision.scores import from_rows
 from triage.nets.bundle import find_bundle, read_manifest, reference
 from triage.simulate.protocol import LATEST
 from triage.training import assemble, scoring, sequence
-from triage.training.amend import with_margins
+from triage.training.cache import Entry
 from triage.training.card import PUBLISHED_ACCURACY, PUBLISHED_AUC, model_card
 from triage.training.evaluation.judged import judge_with_bundle
 from triage.training.evaluation.prevalence import natural
 from triage.training.evaluation.write import write_evaluation
-from triage.training.recipe import Recipe, entries, load_trained, say
+from triage.training.recipe import AGAIN, VOLUME_AGAIN, Recipe, entries, load_trained, say
+from triage.types import TARGETS
 
 DATA = [
     "Simulated patients only: parametric people, label maps of two real people and two real CTs "
@@ -33,14 +34,29 @@ ATTRIBUTION = [
 ]
 
 
-# W: a work folder; DATA: backgrounds and anatomies; IMAGENET: weights of MobileNetV2.
+# Stages that train, by the file that each leaves in the work folder.
+TRAINED = {
+    "localiser": "localiser.pt",
+    "trunk": "trunk.pt",
+    AGAIN: f"{AGAIN}.pt",
+    "members": f"members_{TARGETS[0].value}.pt",
+    "volume": "volume.pt",
+    VOLUME_AGAIN: f"{VOLUME_AGAIN}.pt",
+    "sequence": "sequence.pt",
+}
+# W: a work folder; DATA: backgrounds and anatomies; IMAGENET: weights of MobileNetV2; BASE: the
+# bundle that gave the networks which W has not trained; OUT: the bundle.
 COMMANDS = [
-    "python -m triage.training.reference sets localiser trunk trunk_again members volume \\",
-    "    volume_again sequence --work W --data DATA --weights IMAGENET",
-    "python -m triage.training.reference judged score --judged {judged} --work W --data DATA",
+    "python -m triage.training.reference sets {stages} --work W --data DATA{given}",
+    "python -m triage.training.reference judged score --judged {judged} --work W --data DATA{base}",
     "scripts/real-slices W/draft --data RSNA_2023 --json W/real.json",
     "python -m triage.training.ablation --set W/sets/train --work W/ablations --weights IMAGENET",
-    "python -m triage.training.reference finish --work W",
+    "python -m triage.training.reference finish --work W --out OUT --version {version}{base}",
+    "scripts/engine-agreement OUT --engine rounded --reference openvino --set W/sets/judged"
+    " --out W/agreement",
+    "scripts/saliency-report OUT --set W/sets/judged --out W/saliency",
+    "python -m triage.training.amend OUT --version {version} --agreement"
+    " W/agreement/agreement.json --saliency W/saliency/saliency.json",
 ]
 
 
@@ -49,16 +65,14 @@ def finish(work: Path, recipe: Recipe, out: Path, version: str, notes: Sequence[
 
     `notes`: sentences for the model card, such as which commit trained what.
     """
+    nets = load_trained(work, recipe)
     fitted = fit_table(
         from_rows([*_scores(work, "cal"), *_scores(work, "well")]),
         calibrated_on="simulated",
         prevalence=natural(),
         out_of_fold=from_rows(_scores(work, "choose")),
     )
-    beside = measured_beside(work)
     table = fitted.cutoffs
-    if "engines" in beside:
-        table = with_margins(table, beside["engines"])
     judged = judge_with_bundle(from_rows(_scores(work, "judged")), table)
     metrics = write_evaluation(
         work / "evaluation",
@@ -73,40 +87,50 @@ def finish(work: Path, recipe: Recipe, out: Path, version: str, notes: Sequence[
                 "positives": {t.value: n for t, n in fitted.positives.items()},
             },
             "fusion": {t.value: text for t, text in fitted.fusion.items()},
-            "sequence_heads": sequence.said(work / "sequence.pt"),
-            "scored": f"on the first {len(entries(work, 'judged'))} patients of the frozen test"
-            f" protocol {LATEST}: seeds and anatomies that trained nothing",
+            "sequence_heads": _said_of_heads(work, nets.taken, recipe.base),
+            "scored": f"on {_numbers(entries(work, 'judged'))} of the frozen test protocol"
+            f" {LATEST}: seeds and anatomies that trained nothing",
             "localiser_dice": assemble.mean_dice(work / "scores/judged_dice.csv"),
             "published_auc": PUBLISHED_AUC,
             "published_accuracy": PUBLISHED_ACCURACY,
-            **beside,
+            **measured_beside(work),
         },
     )
+    trained = [stage for stage, file in TRAINED.items() if (work / file).exists()]
     provenance: dict[str, Any] = {
-        "commands": [line.format(judged=len(entries(work, "judged"))) for line in COMMANDS],
+        "commands": [
+            line.format(
+                stages=" ".join(trained),
+                given=" --base BASE" if nets.taken else " --weights IMAGENET",
+                base=" --base BASE" if nets.taken else "",
+                judged=len(entries(work, "judged")),
+                version=version,
+            )
+            for line in COMMANDS
+        ],
+        "base": _given(nets.taken, recipe.base),
         "notes": list(notes),
         "sets": {k: vars(v) for k, v in recipe.sets.items()},
         "train_patients": len(entries(work, "train")),
         "persons": {
             "train": recipe.learn,
-            "localiser and first round of the trunk": recipe.early,
+            "localiser, first round of the trunk, second of the volume net": recipe.early,
             "choose": recipe.sets["train"].people - recipe.learn,
         },
-        "steps": dict(recipe.steps),
+        "steps": {stage: n for stage, n in recipe.steps.items() if stage in trained},
         "folds": recipe.folds,
         "initial_weights": "MobileNetV2 1.0 224, ImageNet (Apache-2.0)",
         "data": DATA,
         "attribution": ATTRIBUTION,
     }
-    find, ensembles, whole = load_trained(work, recipe.folds)
     card = model_card("reference", version, metrics, provenance)
     assemble.write(
         out,
         version=version,
-        localiser=find,
-        slices=ensembles,
-        volume=whole,
-        sequence=sequence.load_heads(work / "sequence.pt"),
+        localiser=nets.localiser,
+        slices=nets.slices,
+        volume=nets.volume,
+        sequence=nets.sequence,
         cutoffs=table,
         provenance=provenance,
         card=card,
@@ -121,7 +145,6 @@ def finish(work: Path, recipe: Recipe, out: Path, version: str, notes: Sequence[
 # Figures of commands of their own, left in the work folder for the model card.
 BESIDE = {
     "ablations": "ablations/ablations.json",  # python -m triage.training.ablation
-    "engines": "agreement/agreement.json",  # scripts/engine-agreement WORK/draft
     "real": "real.json",  # scripts/real-slices WORK/draft --json WORK/real.json
 }
 
@@ -129,6 +152,38 @@ BESIDE = {
 def measured_beside(work: Path) -> dict[str, Any]:
     """What `BESIDE` names, as far as it is there; the card says nothing of what is not."""
     return {k: json.loads((work / v).read_text()) for k, v in BESIDE.items() if (work / v).exists()}
+
+
+def _numbers(judged: Sequence[Entry]) -> str:
+    """Which patients of the protocol there are: the first ones, and injured ones beyond them."""
+    numbers = sorted(int(e.folder.name.removeprefix("j")) for e in judged)
+    whole = next((i for i, n in enumerate(numbers) if i != n), len(numbers))
+    if whole == len(numbers):
+        return f"the first {whole} patients"
+    return (
+        f"{len(numbers)} patients (the first {whole}, and {len(numbers) - whole} injured ones"
+        f" among those up to number {numbers[-1] + 1})"
+    )
+
+
+def _given(taken: Sequence[str], base: Path | None) -> dict[str, Any]:
+    """Which networks come from another bundle, and what that one was made from."""
+    if not taken or base is None:
+        return {}
+    manifest = read_manifest(base)
+    return {
+        "bundle": f"{manifest.name} {manifest.version} ({reference(base).sha256[:12]})",
+        "networks": list(taken),
+        "provenance": manifest.provenance,
+    }
+
+
+def _said_of_heads(work: Path, taken: Sequence[str], base: Path | None) -> dict[str, str]:
+    if base is None or "sequence" not in taken:
+        return sequence.said(work / "sequence.pt")
+    metrics = json.loads((base / "evaluation/metrics.json").read_text())
+    told: dict[str, str] = metrics.get("sequence_heads", {})
+    return told
 
 
 def _scores(work: Path, name: str) -> list[scoring.Row]:

@@ -8,7 +8,7 @@ second round is trained on the first one's mistakes (Felzenszwalb et al., PAMI 2
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,6 @@ from triage.files import write_atomic
 from triage.imaging.masks import grown
 from triage.nets.volume_net import NOWHERE, VolumeNet, near_regions, near_target
 from triage.training.cache import Entry
-from triage.training.checkpoint import trained_weights
 from triage.training.loop import Habits, Plan
 from triage.training.loop import train as run
 from triage.training.trunk import HARD_TWICE
@@ -98,7 +97,7 @@ def train_again(
     entries: Sequence[Entry],
     work: Path,
     *,
-    start: Path,
+    start: Mapping[str, Tensor],
     steps: int,
     name: str,
     held: Sequence[Entry],
@@ -108,7 +107,7 @@ def train_again(
     """A second round from the weights `start`, on mistakes; otherwise as `volume.train`."""
     torch.manual_seed(SEED)
     task = VolumeTask(entries, held, turns=HARD_TWICE, rate=RATE / 2, name=name)
-    task.net.load_state_dict(trained_weights(start))
+    task.net.take_up(start)
     task.hard = collect(task.net, task.cases, work / f"{name}_mistakes.jsonl", EVERY, log)
     plan = Plan(steps, BATCH, SEED, validate_every=validate_every, patience=PATIENCE)
     run(task, work, plan, Habits(log_every=25, save_every=25), log=log)

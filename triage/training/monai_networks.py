@@ -18,7 +18,7 @@ from triage.nets.localiser import CLASSES, HIGH_HU, LOW_HU, STRIDE
 from triage.nets.localiser import POOL as LOCALISER_POOL
 from triage.nets.sequence_head import SequenceHead
 from triage.nets.slice_net import SliceEnsembles
-from triage.nets.volume_net import POOL, REGIONS
+from triage.nets.volume_net import LEVELS, POOL, REGIONS
 from triage.types import ORGAN_LABEL, TARGETS, Target
 
 TORCHSCRIPT = "$torch.jit.load(@bundle_root + '/models/model.ts', map_location=@device)"
@@ -211,7 +211,7 @@ def volume(nets: Networks) -> Exported:
     names = {
         "0": "HU (B, 1, 2X, 2Y, Z) on the working grid",
         "1": "regions (B, 4, X, Y, Z), masks on the grid of 3 mm",
-        "2": "median HU of each region in the whole patient (B, 4)",
+        "2": "median HU of each region, then of the aorta, in the whole patient (B, 5)",
     }
     config = {
         "network_def": TORCHSCRIPT,
@@ -219,7 +219,7 @@ def volume(nets: Networks) -> Exported:
         "run": "$torch.sigmoid(@network(*[x.to(@device) for x in @image])[0])",
     }
     channels = {f"region {i}": "+".join(o.value for o in r) for i, r in enumerate(REGIONS)}
-    regions = torch.zeros(1, len(REGIONS), 32, 32, 32)
+    regions, levels = torch.zeros(1, len(REGIONS), 32, 32, 32), torch.zeros(1, len(LEVELS))
     return Exported(
         "volume",
         "classification",
@@ -232,7 +232,7 @@ def volume(nets: Networks) -> Exported:
         },
         {"pred": _data("probability", len(TARGETS), [], "float32", [0, 1], _targets())},
         config,
-        script=traced(nets.volume, torch.zeros(1, 1, 64, 64, 32), regions, regions.amax((2, 3, 4))),
+        script=traced(nets.volume, torch.zeros(1, 1, 64, 64, 32), regions, levels),
     )  # fmt: skip
 
 

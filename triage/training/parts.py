@@ -126,7 +126,9 @@ def volume(job: Job, begin: Start) -> VolumeNet:
     seed = job.options.seed + 3
     torch.manual_seed(seed)
     task = volumes.VolumeTask(_masked(job.inside(without_fold=0)))
-    _go_on(task.net, begin.base.volume, job, "volume")
+    base = VolumeNet(begin.base.volume.architecture["width"])
+    base.take_up(begin.base.volume.state_dict())
+    _go_on(task.net, base, job, "volume")
     plan, habits = loop.Plan(_steps(job, "volume"), 10, seed), loop.Habits(job.device)
     loop.train(task, job.work / "volume", plan, habits, log=job.log, progress=job.tell)
     return task.net.cpu()

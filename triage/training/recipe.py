@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+from triage.inference.networks import load_networks
 from triage.nets.localiser import Localiser
 from triage.nets.mobilenet_v2 import split
+from triage.nets.sequence_head import SequenceHeads
 from triage.nets.slice_net import SHARED, JointSliceNet, SliceEnsembles
 from triage.nets.volume_net import VolumeNet
 from triage.training import cache
+from triage.training import sequence as sequences
 from triage.training.checkpoint import read as read_weights
 from triage.training.checkpoint import trained_weights
 from triage.types import TARGETS
@@ -34,8 +38,9 @@ class Recipe:
     """What a bundle is made from.
 
     Persons of the set `train` by number: the first `learn` train, the others choose (early stops,
-    fusion). The localiser and the trunk need fewer, `early`, so that they can begin while patients
-    are still being made. `epochs` of the members, at most.
+    fusion). The localiser, the trunk's first round and the volume net's second one need fewer,
+    `early`, so that they can begin while patients are still being made. `epochs` of the members, at
+    most. `base`: a bundle that gives the networks which the work folder has not trained.
     """
 
     sets: Mapping[str, Set]
@@ -45,6 +50,7 @@ class Recipe:
     epochs: int
     steps: Mapping[str, int]
     validate_every: int  # steps of the volume net
+    base: Path | None = None
 
 
 # What the shipped bundle was made from. Calibration anatomies train nothing; the frozen test
@@ -56,7 +62,7 @@ SETS = {
 }
 AGAIN = "trunk_again"  # the trunk's second round (warm restart: Loshchilov & Hutter, ICLR 2017)
 VOLUME_AGAIN = "volume_again"  # the volume net's second round, on the first one's mistakes
-STEPS = {"localiser": 1500, "trunk": 3000, AGAIN: 6000, "volume": 4000, VOLUME_AGAIN: 6000}
+STEPS = {"localiser": 1500, "trunk": 3000, AGAIN: 6000, "volume": 4000, VOLUME_AGAIN: 3000}
 SHIPPED = Recipe(SETS, learn=170, early=110, folds=4, epochs=12, steps=STEPS, validate_every=1000)
 
 
@@ -107,11 +113,53 @@ def volume_weights(work: Path) -> Path:
     return again if again.exists() else work / "volume.pt"
 
 
-def load_trained(work: Path, folds: int) -> tuple[Localiser, SliceEnsembles, VolumeNet]:
-    """The trained networks of a work folder."""
-    find, whole, joint = Localiser(), VolumeNet(), JointSliceNet()
-    for net, weights in ((find, work / "localiser.pt"), (whole, volume_weights(work))):
-        net.load_state_dict(trained_weights(weights))
+class Trained(NamedTuple):
+    """The networks of a bundle in the making; `taken`: names of those that `Recipe.base` gave."""
+
+    localiser: Localiser
+    slices: SliceEnsembles
+    volume: VolumeNet
+    sequence: SequenceHeads | None
+    taken: tuple[str, ...]
+
+
+def load_trained(work: Path, recipe: Recipe) -> Trained:
+    """The trained networks of a work folder, and of its base what it has not trained."""
+    files = {
+        "localiser": [work / "localiser.pt"],
+        "slices": [trunk_weights(work), *(work / f"members_{t.value}.pt" for t in TARGETS)],
+        "volume": [volume_weights(work)],
+        "sequence": [work / "sequence.pt"],
+    }
+    base = load_networks(recipe.base, "cpu") if recipe.base else None
+    taken = tuple(n for n, own in files.items() if base and not all(f.exists() for f in own))
+    given = {name: getattr(base, name) for name in taken}
+    found = Trained(
+        given.get("localiser") or _localiser(work),
+        given.get("slices") or _ensembles(work, recipe.folds),
+        given.get("volume") or _volume(work),
+        given["sequence"] if "sequence" in given else sequences.load_heads(work / "sequence.pt"),
+        taken,
+    )
+    for net in found[:3]:
+        net.eval().requires_grad_(False)
+    return found
+
+
+def _localiser(work: Path) -> Localiser:
+    net = Localiser()
+    net.load_state_dict(trained_weights(work / "localiser.pt"))
+    return net
+
+
+def _volume(work: Path) -> VolumeNet:
+    net = VolumeNet()
+    net.take_up(trained_weights(volume_weights(work)))
+    return net
+
+
+def _ensembles(work: Path, folds: int) -> SliceEnsembles:
+    joint = JointSliceNet()
     joint.load_state_dict(trained_weights(trunk_weights(work)))
     ensembles = SliceEnsembles(folds, pooling=joint.pooling)
     ensembles.trunk.load_state_dict(split(joint.net, SHARED)[0].state_dict())
@@ -119,6 +167,4 @@ def load_trained(work: Path, folds: int) -> tuple[Localiser, SliceEnsembles, Vol
         trained = read_weights(work / f"members_{target.value}.pt")["members"]
         for tail, weights in zip(ensembles.of(target), trained, strict=True):
             tail.load_state_dict(weights)
-    for trained in (find, ensembles, whole):
-        trained.eval().requires_grad_(False)
-    return find, ensembles, whole
+    return ensembles

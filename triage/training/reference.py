@@ -9,9 +9,11 @@ import argparse
 import pickle
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from triage.inference.networks import Networks, choose_device
+from triage.inference.networks import Networks, choose_device, load_networks
+from triage.nets.bundle import find_bundle
 from triage.nets.mobilenet_v2 import split
 from triage.nets.slice_net import SHARED, SIZE, JointSliceNet
 from triage.simulate.protocol import LATEST
@@ -152,14 +154,14 @@ def _patient(entry: cache.Entry) -> Patient:
 
 def write_draft(work: Path, recipe: Recipe, *, heads: bool = True) -> Path:
     """A bundle with neutral cutoffs: what the calibration patients are scored with."""
-    find, ensembles, whole = load_trained(work, recipe.folds)
+    nets = load_trained(work, recipe)
     return assemble.write(
         work / "draft",
         version="0",
-        localiser=find,
-        slices=ensembles,
-        volume=whole,
-        sequence=sequence.load_heads(work / "sequence.pt") if heads else None,
+        localiser=nets.localiser,
+        slices=nets.slices,
+        volume=nets.volume,
+        sequence=nets.sequence if heads else None,
         cutoffs=assemble.neutral_table(),
         provenance={},
         card="Draft: not calibrated.",
@@ -182,8 +184,6 @@ def score_sets(work: Path, recipe: Recipe) -> None:
 
 
 def load_draft(work: Path) -> Networks:
-    from triage.inference.networks import load_networks
-
     return load_networks(work / "draft", "auto")
 
 
@@ -226,10 +226,13 @@ def train_volume(a: Namespace, recipe: Recipe) -> None:
 
 
 def train_volume_again(a: Namespace, recipe: Recipe) -> None:
+    first = a.work / "volume.pt"
     mistakes.train_again(
-        learners(a.work, recipe),
+        people(a.work, recipe, 0, recipe.early),
         a.work,
-        start=a.work / "volume.pt",
+        start=trained_weights(first)
+        if first.exists() or recipe.base is None
+        else load_networks(recipe.base, "cpu").volume.state_dict(),
         steps=recipe.steps[VOLUME_AGAIN],
         name=VOLUME_AGAIN,
         held=choosers(a.work, recipe),
@@ -265,6 +268,7 @@ def main(arguments: Sequence[str] | None = None, recipe: Recipe = SHIPPED) -> No
     parser.add_argument("stages", nargs="*", default=[*STAGES], help=f"of {', '.join(STAGES)}")
     parser.add_argument("--work", type=Path, required=True, help="checkpoints and sets go here")
     parser.add_argument("--data", type=Path, help="folder with anatomy/ and ct/ backgrounds")
+    parser.add_argument("--base", help="bundle that gives what the work folder has not trained")
     parser.add_argument("--weights", type=Path, help="ImageNet weights (safetensors or .pth)")
     names = [t.value for t in TARGETS]
     parser.add_argument(
@@ -282,6 +286,8 @@ def main(arguments: Sequence[str] | None = None, recipe: Recipe = SHIPPED) -> No
     for stage in a.stages:
         if stage not in STAGES:
             parser.error(f"unknown stage {stage!r}: expected some of {', '.join(STAGES)}")
+    if a.base:
+        recipe = replace(recipe, base=find_bundle(a.base))
     for stage in a.stages:
         say(f"stage {stage}")
         STAGES[stage](a, recipe)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from triage.decision.auc import auc
 from triage.inference.score import VolumeInput, volume_input
-from triage.nets.volume_net import GRADED, POOL, VolumeNet, organ_channels, region_levels
+from triage.nets.volume_net import GRADED, POOL, VolumeNet, levels_of, organ_channels
 from triage.training.cache import Entry
 from triage.training.localiser import pool_hu, pool_labels
 from triage.training.loop import Group, Habits, Parts, Plan, Task, generator
@@ -54,8 +54,7 @@ class Case:
         self.lesion: dict[Target, NDArray[np.int16]] = {}  # places (n, 3)
         self.organ: dict[Target, NDArray[np.int16]] = {}
         hu = torch.from_numpy(np.array(entry.hu)).permute(2, 1, 0).float()
-        regions = organ_channels(self.organs[None, None])[0]
-        self.levels = region_levels(pool_hu(hu, POOL), regions)  # (4,)
+        self.levels = levels_of(pool_hu(hu, POOL), self.organs)  # (5,)
         self.labelled = torch.tensor([float(self._judged(t)) for t in TARGETS])
         for t, target in enumerate(TARGETS):
             lesion = (labels[1] & (1 << t)) > 0
@@ -89,7 +88,7 @@ class Piece(NamedTuple):
 
     hu: Tensor  # (1, 2X, 2Y, Z)
     regions: Tensor  # (4, X, Y, Z)
-    levels: Tensor  # (4,)
+    levels: Tensor  # (5,)
     lesion: Tensor  # (5, X, Y, Z) in {0, 1}
     mapped: Tensor  # (5,) 1 where the map is known
     injured: Tensor  # (5,) in {0, 1}: this piece shows it
