@@ -77,6 +77,8 @@ def test_wrong_grids_are_refused(net: VolumeNet) -> None:
     hu, regions, levels = people()
     with pytest.raises(ValueError, match="got"):
         net(hu[:, :, ::2], regions, levels)
+    with pytest.raises(ValueError, match="levels"):
+        net(hu, regions, levels[:, :4])
 
 
 def test_levels_are_medians_of_regions_and_blood() -> None:

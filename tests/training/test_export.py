@@ -108,7 +108,7 @@ def inputs() -> dict[str, Any]:
     return {
         "localiser": scale(torch.randn(1, 1, 16, 24, 16) * 100),
         "slices_liver": torch.randn(3, 3, 224, 224) * 120 + 40,
-        "volume": [hu, (torch.rand(1, 4, 24, 32, 40) > 0.6).float(), torch.full((1, 4), 70.0)],
+        "volume": [hu, (torch.rand(1, 4, 24, 32, 40) > 0.6).float(), torch.full((1, 5), 70.0)],
         "sequence_liver": [
             *(torch.randn(1, 9, 160), torch.randn(1, 9), z, torch.tensor([0.5])),
             torch.tensor([9]),

@@ -126,10 +126,12 @@ class VolumeNet(nn.Module):
 
     def finest(self, hu: Tensor, regions: Tensor, levels: Tensor) -> Tensor:
         """The features (B, width, X, Y, Z) that the lesion map is drawn from."""
-        if hu.shape[2] != 2 * regions.shape[2] or hu.shape[3] != 2 * regions.shape[3]:
+        sides = tuple(n * p for n, p in zip(regions.shape[2:], POOL, strict=True))
+        if hu.shape[2:] != sides or levels.shape[1] != len(LEVELS):
             raise ValueError(
-                f"Expected hu (B, 1, 2X, 2Y, Z) and regions (B, {len(REGIONS)}, X, Y, Z),"
-                f" got {tuple(hu.shape)} and {tuple(regions.shape)}"
+                f"Expected hu (B, 1, 2X, 2Y, Z), regions (B, {len(REGIONS)}, X, Y, Z) and levels"
+                f" (B, {len(LEVELS)}), got {tuple(hu.shape)}, {tuple(regions.shape)} and"
+                f" {tuple(levels.shape)}"
             )
         coarse = F.avg_pool3d(hu, POOL)  # (B, 1, X, Y, Z)
         differs = ((coarse - levels[:, :, None, None, None]) / SPREAD_HU).clamp(-2, 2)

@@ -96,33 +96,9 @@ def finish(work: Path, recipe: Recipe, out: Path, version: str, notes: Sequence[
             **measured_beside(work),
         },
     )
-    trained = [stage for stage, file in TRAINED.items() if (work / file).exists()]
-    provenance: dict[str, Any] = {
-        "commands": [
-            line.format(
-                stages=" ".join(trained),
-                given=" --base BASE" if nets.taken else " --weights IMAGENET",
-                base=" --base BASE" if nets.taken else "",
-                judged=len(entries(work, "judged")),
-                version=version,
-            )
-            for line in COMMANDS
-        ],
-        "base": _given(nets.taken, recipe.base),
-        "notes": list(notes),
-        "sets": {k: vars(v) for k, v in recipe.sets.items()},
-        "train_patients": len(entries(work, "train")),
-        "persons": {
-            "train": recipe.learn,
-            "localiser, first round of the trunk, second of the volume net": recipe.early,
-            "choose": recipe.sets["train"].people - recipe.learn,
-        },
-        "steps": {stage: n for stage, n in recipe.steps.items() if stage in trained},
-        "folds": recipe.folds,
-        "initial_weights": "MobileNetV2 1.0 224, ImageNet (Apache-2.0)",
-        "data": DATA,
-        "attribution": ATTRIBUTION,
-    }
+    provenance = provenance_of(
+        work, recipe, nets.taken, version, judged=len(entries(work, "judged")), notes=notes
+    )
     card = model_card("reference", version, metrics, provenance)
     assemble.write(
         out,
@@ -152,6 +128,45 @@ BESIDE = {
 def measured_beside(work: Path) -> dict[str, Any]:
     """What `BESIDE` names, as far as it is there; the card says nothing of what is not."""
     return {k: json.loads((work / v).read_text()) for k, v in BESIDE.items() if (work / v).exists()}
+
+
+def provenance_of(
+    work: Path,
+    recipe: Recipe,
+    taken: Sequence[str],
+    version: str,
+    *,
+    judged: int,
+    notes: Sequence[str],
+) -> dict[str, Any]:
+    """How the bundle was made, for bundle.json: commands, sets, steps; `taken`: from its base."""
+    trained = [stage for stage, file in TRAINED.items() if (work / file).exists()]
+    return {
+        "commands": [
+            line.format(
+                stages=" ".join(trained),
+                given=" --base BASE" if taken else " --weights IMAGENET",
+                base=" --base BASE" if taken else "",
+                judged=judged,
+                version=version,
+            )
+            for line in COMMANDS
+        ],
+        "base": _given(taken, recipe.base),
+        "notes": list(notes),
+        "sets": {k: vars(v) for k, v in recipe.sets.items()},
+        "train_patients": len(list((work / "sets/train").glob("*/meta.json"))),
+        "persons": {
+            "train": recipe.learn,
+            "localiser, first round of the trunk, second of the volume net": recipe.early,
+            "choose": recipe.sets["train"].people - recipe.learn,
+        },
+        "steps": {stage: n for stage, n in recipe.steps.items() if stage in trained},
+        "folds": recipe.folds,
+        "initial_weights": "MobileNetV2 1.0 224, ImageNet (Apache-2.0)",
+        "data": DATA,
+        "attribution": ATTRIBUTION,
+    }
 
 
 def _numbers(judged: Sequence[Entry]) -> str:

@@ -1,0 +1,61 @@
+"""What a work folder has trained, and what its base gives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from triage.inference.networks import load_networks
+from triage.nets.bundle import find_bundle
+from triage.nets.volume_net import VolumeNet
+from triage.training import checkpoint
+from triage.training.cache import Entry
+from triage.training.finish import _numbers, provenance_of
+from triage.training.recipe import SHIPPED, VOLUME_AGAIN, load_trained
+
+BASE = find_bundle("reference")
+
+
+@pytest.fixture(scope="module")
+def base() -> dict[str, torch.Tensor]:
+    return dict(load_networks(BASE, "cpu").volume.state_dict())
+
+
+def test_an_empty_folder_has_its_base_alone(tmp_path: Path, base: dict[str, torch.Tensor]) -> None:
+    found = load_trained(tmp_path, replace(SHIPPED, base=BASE))
+    assert found.taken == ("localiser", "slices", "volume", "sequence")
+    assert all(torch.equal(v, base[k]) for k, v in found.volume.state_dict().items() if k in base)
+    with pytest.raises(FileNotFoundError):
+        load_trained(tmp_path, SHIPPED)
+
+
+def test_what_the_folder_trained_comes_first(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    own = VolumeNet().state_dict()
+    checkpoint.save(tmp_path / f"{VOLUME_AGAIN}.pt", {"net": own})
+    recipe = replace(SHIPPED, base=BASE)
+    found = load_trained(tmp_path, recipe)
+    assert found.taken == ("localiser", "slices", "sequence")
+    assert all(torch.equal(v, own[k]) for k, v in found.volume.state_dict().items())
+    told = provenance_of(tmp_path, recipe, found.taken, "9", judged=7, notes=["A note."])
+    assert list(told["steps"]) == [VOLUME_AGAIN] and told["base"]["networks"] == list(found.taken)
+    assert told["base"]["provenance"]["steps"]["trunk"] > 0
+    assert told["commands"][0].split() == [
+        *("python", "-m", "triage.training.reference", "sets", VOLUME_AGAIN),
+        *("--work", "W", "--data", "DATA", "--base", "BASE"),
+    ]
+    assert "--judged 7" in told["commands"][1] and told["notes"] == ["A note."]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        ([0, 1, 2], "the first 3 patients"),
+        ([0, 1, 3, 8], "4 patients (the first 2, and 2 injured ones among those up to number 9)"),
+    ],
+)
+def test_which_patients_were_judged_is_said(numbers: list[int], said: str) -> None:
+    assert _numbers([Entry(Path(f"j{n:05d}"), {}) for n in numbers]) == said
