@@ -12,7 +12,8 @@ from bodies import write_patients
 from triage.nets.volume_net import VolumeNet
 from triage.training import mistakes
 from triage.training.cache import Entry
-from triage.training.volume import HARD, Case, VolumeTask
+from triage.training.volume import HARD, VolumeTask
+from triage.training.volume_cases import Case
 from triage.types import TARGETS, Target
 
 

@@ -16,10 +16,10 @@ from triage.simulate.patient import simulate
 from triage.simulate.plan import Case
 from triage.training import features, reference, sequence
 from triage.training.cache import SPACING
-from triage.training.recipe import AGAIN, VOLUME_AGAIN, Recipe, Set
+from triage.training.recipe import AGAIN, VOLUME_AGAIN, VOLUME_FOUND, Recipe, Set
 from triage.types import TARGETS
 
-STEPS = {"localiser": 2, "trunk": 2, AGAIN: 2, "volume": 2, VOLUME_AGAIN: 2}
+STEPS = {"localiser": 2, "trunk": 2, AGAIN: 2, "volume": 2, VOLUME_AGAIN: 2, VOLUME_FOUND: 2}
 TINY = Recipe(
     {
         "train": Set(8, 31, 1, 0.6, 1.0, ()),
@@ -90,7 +90,8 @@ def test_every_stage_from_sets_to_finish(tmp_path: Path, monkeypatch: pytest.Mon
     state = torch.load(path, weights_only=True)
     state["net"] = load_networks(find_bundle("reference"), "cpu").localiser.state_dict()
     torch.save(state, path)
-    stages("trunk", AGAIN, "members", "volume", "sequence", "judged", "score", "finish")
+    stages("trunk", AGAIN, "members", "volume", VOLUME_AGAIN, VOLUME_FOUND, "sequence")
+    stages("judged", "score", "finish")
     manifest, nets, table = verify(out), load_networks(out, "cpu"), CutoffTable.from_bundle(out)
     assert all(nets.slices.members[t] == TINY.folds for t in TARGETS)
     assert tuple(table.targets) == TARGETS and table.calibrated_on == "simulated"

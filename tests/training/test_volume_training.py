@@ -10,19 +10,18 @@ import torch
 from bodies import write_patients
 
 from triage.decision.auc import auc
+from triage.nets.localiser import Localiser
 from triage.training.cache import Entry
 from triage.training.loop import Habits, Plan
 from triage.training.loop import train as run
 from triage.training.volume import (
     PIECE,
     WHOLE_ORGAN,
-    Case,
     VolumeTask,
-    cut_cube,
     lesion_loss,
-    moved,
     study_logits,
 )
+from triage.training.volume_cases import Case, cut_cube, find_organs, moved
 from triage.types import TARGETS, Target
 
 LIVER = TARGETS.index(Target.LIVER)
@@ -87,6 +86,20 @@ def test_the_map_loss_is_least_for_the_truth() -> None:
     wrong = [v[0, LIVER].item() for v in lesion_loss(10 - 20 * truth, truth)]
     assert max(right) < 0.01 and min(wrong) > 0.5
     assert lesion_loss(torch.zeros(1, 5, 8, 8, 8), truth)[1][0, 0] == 0  # no lesion, no Dice
+
+
+def test_the_organs_are_those_that_the_localiser_finds(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    people = write_patients(tmp_path, 4)
+    said: list[str] = []
+    find_organs(people, Localiser(4).eval(), said.append)
+    true, found = Case(people[0]), Case(people[0], found=True)
+    assert found.organs.shape == true.organs.shape and found.organs.dtype == torch.uint8
+    assert not torch.equal(found.organs, true.organs)  # nobody trained this localiser
+    assert torch.equal(found.bits, true.bits)  # lesions stay where they are
+    written = (people[0].folder / "found.npy").stat().st_mtime_ns
+    find_organs(people, Localiser(4).eval(), said.append)
+    assert (people[0].folder / "found.npy").stat().st_mtime_ns == written  # not made again
 
 
 def test_nobody_with_both_labels_is_refused(people: list[Entry]) -> None:

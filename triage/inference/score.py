@@ -144,12 +144,17 @@ class VolumeInput(NamedTuple):
     box: tuple[slice, slice, slice]
 
 
+def coarse_labels(labels: Tensor) -> Tensor:
+    """Organ labels (X, Y, Z) of the working grid on that of 3 mm, (X/2, Y/2, Z)."""
+    whole = [n // p * p for n, p in zip(labels.shape, POOL, strict=True)]
+    return labels[: whole[0] : POOL[0], : whole[1] : POOL[1], : whole[2] : POOL[2]]
+
+
 def volume_input(hu: Tensor, labels: Tensor) -> VolumeInput:
-    """Crop to the organs. hu, labels (1, X, Y, Z) on the working grid."""
-    coarse = labels[None, :, :: POOL[0], :: POOL[1]]  # (1, 1, X/2, Y/2, Z)
-    shape = [n // p for n, p in zip(hu.shape[1:], POOL, strict=True)]
-    coarse = coarse[..., : shape[0], : shape[1], :]
-    seen = (coarse[0, 0] > 0).nonzero()
+    """Crop to the organs. hu (1, X, Y, Z) on the working grid, labels of `coarse_labels`."""
+    coarse = labels[None, None]  # (1, 1, X/2, Y/2, Z)
+    shape = labels.shape
+    seen = (labels > 0).nonzero()
     low = (seen.amin(0) - 6).clamp_min(0).tolist()
     high = (seen.amax(0) + 7).tolist()
     box = [slice(a, min(b, n)) for a, b, n in zip(low, high, shape, strict=True)]
@@ -181,7 +186,9 @@ def gather(
 @torch.no_grad()
 def run_volume(nets: Networks, grid: MetaTensor, anatomy: Anatomy, evidence: Evidence) -> None:
     """Add the volume net's answers to the evidence."""
-    hu, regions, levels, box = volume_input(grid.as_tensor(), anatomy.labels.as_tensor())
+    hu, regions, levels, box = volume_input(
+        grid.as_tensor(), coarse_labels(anatomy.labels.as_tensor()[0])
+    )
     hu, regions, levels = (x.to(nets.device) for x in (hu, regions, levels))
     features = nets.programs.volume_features(hu, regions, levels)  # (1, C, X, Y, Z)
     study, grade, lesions = nets.volume.heads(features, regions)

@@ -22,7 +22,14 @@ from triage.imaging.body import Slices
 from triage.imaging.masks import box_of
 from triage.inference.crops import cut
 from triage.inference.networks import Networks
-from triage.inference.score import TOP_SLICES, Evidence, Looked, smoothed, volume_input
+from triage.inference.score import (
+    TOP_SLICES,
+    Evidence,
+    Looked,
+    coarse_labels,
+    smoothed,
+    volume_input,
+)
 from triage.nets.localiser import STRIDE
 from triage.nets.volume_net import POOL, REACH, REGION_OF
 from triage.saliency.attribution import captum_volume_cam
@@ -132,7 +139,7 @@ class Captum:
             if features is None or regions is None:
                 raise ValueError("Expected evidence that the volume net has run")
             return captum_volume_cam(self.nets.volume, features, regions, TARGETS.index(target))
-        given = volume_input(self.hu, self.labels)
+        given = volume_input(self.hu, coarse_labels(self.labels[0]))
         out = torch.zeros(given.regions.shape[2:])
         piece = _piece(given.regions[0], target)
         if piece is None:

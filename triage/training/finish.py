@@ -17,7 +17,15 @@ from triage.training.card import PUBLISHED_ACCURACY, PUBLISHED_AUC, model_card
 from triage.training.evaluation.judged import judge_with_bundle
 from triage.training.evaluation.prevalence import natural
 from triage.training.evaluation.write import write_evaluation
-from triage.training.recipe import AGAIN, VOLUME_AGAIN, Recipe, entries, load_trained, say
+from triage.training.recipe import (
+    AGAIN,
+    VOLUME_AGAIN,
+    VOLUME_FOUND,
+    Recipe,
+    entries,
+    load_trained,
+    say,
+)
 from triage.types import TARGETS
 
 DATA = [
@@ -42,6 +50,7 @@ TRAINED = {
     "members": f"members_{TARGETS[0].value}.pt",
     "volume": "volume.pt",
     VOLUME_AGAIN: f"{VOLUME_AGAIN}.pt",
+    VOLUME_FOUND: f"{VOLUME_FOUND}.pt",
     "sequence": "sequence.pt",
 }
 # W: a work folder; DATA: backgrounds and anatomies; IMAGENET: weights of MobileNetV2; BASE: the
@@ -158,7 +167,7 @@ def provenance_of(
         "train_patients": len(list((work / "sets/train").glob("*/meta.json"))),
         "persons": {
             "train": recipe.learn,
-            "localiser, first round of the trunk, second of the volume net": recipe.early,
+            "localiser, first round of the trunk, later ones of the volume net": recipe.early,
             "choose": recipe.sets["train"].people - recipe.learn,
         },
         "steps": {stage: n for stage, n in recipe.steps.items() if stage in trained},

@@ -23,7 +23,8 @@ from triage.training.cache import Entry
 from triage.training.loop import Habits, Plan
 from triage.training.loop import train as run
 from triage.training.trunk import HARD_TWICE
-from triage.training.volume import RATE, Case, Places, VolumeTask, whole
+from triage.training.volume import RATE, Places, VolumeTask
+from triage.training.volume_cases import Case, whole
 from triage.types import TARGETS, Target
 
 AWAY = 6  # voxels of 3 mm between a mistake and the lesion
@@ -40,7 +41,7 @@ def of_patient(net: VolumeNet, case: Case) -> dict[Target, NDArray[np.int16]]:
     """
     if not case.mapped:
         return {}
-    x = whole(case.entry)
+    x = whole(case.entry, case.organs)
     _, _, lesion = net(x.hu, x.regions, x.levels)  # (1, 5, X, Y, Z), padded beyond the box
     near = near_regions(x.regions)
     low = torch.tensor([part.start for part in x.box])
@@ -100,13 +101,14 @@ def train_again(
     start: Mapping[str, Tensor],
     steps: int,
     name: str,
+    found: bool = False,
     held: Sequence[Entry],
     validate_every: int,
     log: Callable[[str], None] = print,
 ) -> VolumeNet:
     """A second round from the weights `start`, on mistakes; otherwise as `volume.train`."""
     torch.manual_seed(SEED)
-    task = VolumeTask(entries, held, turns=HARD_TWICE, rate=RATE / 2, name=name)
+    task = VolumeTask(entries, held, turns=HARD_TWICE, rate=RATE / 2, name=name, found=found)
     task.net.take_up(start)
     task.hard = collect(task.net, task.cases, work / f"{name}_mistakes.jsonl", EVERY, log)
     plan = Plan(steps, BATCH, SEED, validate_every=validate_every, patience=PATIENCE)

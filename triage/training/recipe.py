@@ -38,7 +38,7 @@ class Recipe:
     """What a bundle is made from.
 
     Persons of the set `train` by number: the first `learn` train, the others choose (early stops,
-    fusion). The localiser, the trunk's first round and the volume net's second one need fewer,
+    fusion). The localiser, the trunk's first round and the volume net's later ones need fewer,
     `early`, so that they can begin while patients are still being made. `epochs` of the members, at
     most. `base`: a bundle that gives the networks which the work folder has not trained.
     """
@@ -62,7 +62,16 @@ SETS = {
 }
 AGAIN = "trunk_again"  # the trunk's second round (warm restart: Loshchilov & Hutter, ICLR 2017)
 VOLUME_AGAIN = "volume_again"  # the volume net's second round, on the first one's mistakes
-STEPS = {"localiser": 1500, "trunk": 3000, AGAIN: 6000, "volume": 4000, VOLUME_AGAIN: 3000}
+VOLUME_FOUND = "volume_found"  # its third: on mistakes, and on organs as the localiser finds them
+VOLUME_ROUNDS = ("volume", VOLUME_AGAIN, VOLUME_FOUND)
+STEPS = {
+    "localiser": 1500,
+    "trunk": 3000,
+    AGAIN: 6000,
+    "volume": 4000,
+    VOLUME_AGAIN: 3000,
+    VOLUME_FOUND: 3000,
+}
 SHIPPED = Recipe(SETS, learn=170, early=110, folds=4, epochs=12, steps=STEPS, validate_every=1000)
 
 
@@ -109,8 +118,8 @@ def trunk_weights(work: Path) -> Path:
 
 def volume_weights(work: Path) -> Path:
     """The volume net's last round."""
-    again = work / f"{VOLUME_AGAIN}.pt"
-    return again if again.exists() else work / "volume.pt"
+    rounds = [work / f"{name}.pt" for name in reversed(VOLUME_ROUNDS)]
+    return next((path for path in rounds if path.exists()), rounds[-1])
 
 
 class Trained(NamedTuple):
@@ -135,9 +144,9 @@ def load_trained(work: Path, recipe: Recipe) -> Trained:
     taken = tuple(n for n, own in files.items() if base and not all(f.exists() for f in own))
     given = {name: getattr(base, name) for name in taken}
     found = Trained(
-        given.get("localiser") or _localiser(work),
+        given.get("localiser") or read_localiser(work / "localiser.pt"),
         given.get("slices") or _ensembles(work, recipe.folds),
-        given.get("volume") or _volume(work),
+        given.get("volume") or read_volume(volume_weights(work)),
         given["sequence"] if "sequence" in given else sequences.load_heads(work / "sequence.pt"),
         taken,
     )
@@ -146,15 +155,15 @@ def load_trained(work: Path, recipe: Recipe) -> Trained:
     return found
 
 
-def _localiser(work: Path) -> Localiser:
+def read_localiser(path: Path) -> Localiser:
     net = Localiser()
-    net.load_state_dict(trained_weights(work / "localiser.pt"))
+    net.load_state_dict(trained_weights(path))
     return net
 
 
-def _volume(work: Path) -> VolumeNet:
+def read_volume(path: Path) -> VolumeNet:
     net = VolumeNet()
-    net.take_up(trained_weights(volume_weights(work)))
+    net.take_up(trained_weights(path))
     return net
 
 

@@ -41,17 +41,22 @@ from triage.training.recipe import (
     AGAIN,
     SHIPPED,
     VOLUME_AGAIN,
+    VOLUME_FOUND,
+    VOLUME_ROUNDS,
     Recipe,
     choosers,
     entries,
     learners,
     load_trained,
     people,
+    read_localiser,
+    read_volume,
     say,
     step,
     trunk_weights,
 )
 from triage.training.start import fresh_tail
+from triage.training.volume_cases import find_organs
 from triage.types import TARGETS, Target
 
 
@@ -225,17 +230,25 @@ def train_volume(a: Namespace, recipe: Recipe) -> None:
     )
 
 
-def train_volume_again(a: Namespace, recipe: Recipe) -> None:
-    first = a.work / "volume.pt"
+def train_volume_round(a: Namespace, recipe: Recipe, name: str) -> None:
+    """A later round of the volume net, on the mistakes of the one before it."""
+    own, held = people(a.work, recipe, 0, recipe.early), choosers(a.work, recipe)
+    base = load_networks(recipe.base, "cpu") if recipe.base else None
+    before = a.work / f"{VOLUME_ROUNDS[VOLUME_ROUNDS.index(name) - 1]}.pt"
+    start = base.volume if base and not before.exists() else read_volume(before)
+    found = name == VOLUME_FOUND
+    if found:
+        own_finder = a.work / "localiser.pt"
+        finder = base.localiser if base and not own_finder.exists() else read_localiser(own_finder)
+        find_organs([*own, *held], finder.eval(), say)
     mistakes.train_again(
-        people(a.work, recipe, 0, recipe.early),
+        own,
         a.work,
-        start=trained_weights(first)
-        if first.exists() or recipe.base is None
-        else load_networks(recipe.base, "cpu").volume.state_dict(),
-        steps=recipe.steps[VOLUME_AGAIN],
-        name=VOLUME_AGAIN,
-        held=choosers(a.work, recipe),
+        start=start.state_dict(),
+        steps=recipe.steps[name],
+        name=name,
+        found=found,
+        held=held,
         validate_every=recipe.validate_every,
         log=say,
     )
@@ -255,7 +268,8 @@ STAGES: dict[str, Callable[[Namespace, Recipe], None]] = {
         a.work, recipe, [Target(name) for name in a.targets]
     ),
     "volume": train_volume,
-    VOLUME_AGAIN: train_volume_again,
+    VOLUME_AGAIN: lambda a, recipe: train_volume_round(a, recipe, VOLUME_AGAIN),
+    VOLUME_FOUND: lambda a, recipe: train_volume_round(a, recipe, VOLUME_FOUND),
     "sequence": lambda a, recipe: train_sequence(a.work, recipe),
     "judged": lambda a, _: make_judged(a.work, a.data, a.judged),
     "score": score,

@@ -21,66 +21,23 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from triage.decision.auc import auc
-from triage.inference.score import VolumeInput, volume_input
-from triage.nets.volume_net import GRADED, POOL, VolumeNet, levels_of, organ_channels
+from triage.nets.volume_net import GRADED, VolumeNet, organ_channels
 from triage.training.cache import Entry
-from triage.training.localiser import pool_hu, pool_labels
 from triage.training.loop import Group, Habits, Parts, Plan, Task, generator
 from triage.training.loop import train as run
 from triage.training.losses import focal
-from triage.types import ORGAN_LABEL, TARGET_ORGANS, TARGETS, Organ, Target
+from triage.training.volume_cases import Case, cut_cube, moved, organs_of, whole
+from triage.types import TARGETS, Target
 
 PIECE = 24  # side in voxels of 3 mm
 WHOLE_ORGAN = 64  # side where a patient's injury is known and its place is not
 JITTER = 8  # voxels between the middle of a piece and the spot it was chosen for
-SPOTS = 500  # places remembered of each lesion and each organ
-MASKED = 0.3  # share of a voxel of 3 mm from which on it counts as lesion
 AUXILIARY = 1.0  # weight of the segmentation loss
 GRADES = 0.25  # weight of the grade loss
 HARD = 0.6  # share of the negatives that are places which an earlier round took for injuries
 SEEN_ML = 0.35  # a piece is positive if it shows at least so much of a lesion (blush: a tenth)
 VOXEL_ML = 0.027
 RATE = 3e-3
-
-
-class Case:
-    """A patient on the grid of 3 mm; HU stay on disk."""
-
-    def __init__(self, entry: Entry) -> None:
-        self.entry = entry
-        labels = torch.from_numpy(np.array(entry.labels)).permute(0, 3, 2, 1)  # (2, X, Y, Z)
-        self.organs = pool_labels(labels[0].contiguous(), POOL)  # (X, Y, Z) uint8
-        self.bits = torch.zeros_like(self.organs)  # bit t: lesion of target t
-        self.lesion: dict[Target, NDArray[np.int16]] = {}  # places (n, 3)
-        self.organ: dict[Target, NDArray[np.int16]] = {}
-        hu = torch.from_numpy(np.array(entry.hu)).permute(2, 1, 0).float()
-        self.levels = levels_of(pool_hu(hu, POOL), self.organs)  # (5,)
-        self.labelled = torch.tensor([float(self._judged(t)) for t in TARGETS])
-        for t, target in enumerate(TARGETS):
-            lesion = (labels[1] & (1 << t)) > 0
-            if bool(lesion.any()):
-                seen = pool_hu(lesion.float(), POOL) >= MASKED
-                self.bits |= seen.to(torch.uint8) << t
-                self.lesion[target] = _places(seen)
-            self.organ[target] = _places(_any_of(self.organs, TARGET_ORGANS[target]))
-
-    @property
-    def mapped(self) -> bool:
-        """Whether the place of every injury is known; without an injury it is."""
-        return self.entry.masks_known or not any(self.entry.meta["grades"].values())
-
-    def _judged(self, target: Target) -> bool:
-        """Labelled, its organs known, and with contrast where it takes contrast."""
-        return self.entry.labelled(target) and set(TARGET_ORGANS[target]) <= self.entry.known
-
-    def spots(self, target: Target, positive: bool) -> NDArray[np.int16]:
-        """Places to look at, (n, 3); none where this patient is no example of it."""
-        t = TARGETS.index(target)
-        if not self.labelled[t] or (self.entry.grade(target) > 0) != positive:
-            return np.zeros((0, 3), np.int16)
-        if positive and self.mapped:
-            return self.lesion.get(target, np.zeros((0, 3), np.int16))
-        return self.organ[target]
 
 
 class Piece(NamedTuple):
@@ -104,7 +61,7 @@ class VolumeTask(Task[Piece, Piece]):
     """Targets at random, lesions in every other piece. `held`: patients to validate on.
 
     `hard`: places without an injury that look like one. `turns`: targets to choose from, one that
-    stands there twice is chosen twice as often.
+    stands there twice is chosen twice as often. `found`: organs are those of `find_organs`.
     """
 
     def __init__(
@@ -117,10 +74,12 @@ class VolumeTask(Task[Piece, Piece]):
         turns: Sequence[Target] = TARGETS,
         rate: float = RATE,
         name: str = "volume",
+        found: bool = False,
     ) -> None:
         self.net: VolumeNet = VolumeNet(width)
         self.held, self.hard, self.rate, self.name = held, hard or {}, rate, name
-        self.cases = [Case(e) for e in entries if e.is_volume]
+        self.found = found
+        self.cases = [Case(e, found=found) for e in entries if e.is_volume]
         self.side = PIECE if all(c.mapped for c in self.cases) else WHOLE_ORGAN
         self.pools = {
             (t, y): [c for c in self.cases if len(c.spots(t, bool(y)))]
@@ -200,7 +159,7 @@ class VolumeTask(Task[Piece, Piece]):
     def validate(self, net: nn.Module) -> dict[str, float]:
         """AUC of the study logits on whole patients; the mean over targets decides."""
         device = next(net.parameters()).device
-        found = np.stack([study_logits(net, e, device) for e in self.held])  # (n, 5)
+        found = np.stack([study_logits(net, e, device, self.found) for e in self.held])  # (n, 5)
         out = {}
         for t, target in enumerate(TARGETS):
             grades = [e.meta["grades"].get(target.value) for e in self.held]
@@ -230,57 +189,15 @@ def lesion_loss(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     return per_voxel, dice * (size > 0)
 
 
-def cut_cube(case: Case, centre: NDArray[np.int_], side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """HU (2S, 2S, S), organs and lesion bits (S, S, S) around a voxel; air and nothing outside."""
-    source, pad = [], []
-    for c, n in zip(centre, case.organs.shape, strict=True):
-        low, high = int(c) - side // 2, int(c) - side // 2 + side
-        cut = slice(min(max(low, 0), n), max(min(high, n), 0))
-        source.append(cut)
-        pad.append((cut.start - low, high - cut.stop))
-    x, y, z = source
-    fine = [slice(s.start * p, s.stop * p) for s, p in zip(source, POOL, strict=True)]
-    hu = torch.from_numpy(np.array(case.entry.hu[fine[2], fine[1], fine[0]]))
-    flat = [v for ends in reversed(pad) for v in ends]
-    wide = [v * p for ends, p in zip(reversed(pad), reversed(POOL), strict=True) for v in ends]
-    return (
-        F.pad(hu.permute(2, 1, 0).float(), wide, value=-1000.0),
-        F.pad(case.organs[x, y, z], flat),
-        F.pad(case.bits[x, y, z], flat),
-    )
-
-
-def moved(regions: Tensor, by: NDArray[np.int_]) -> Tensor:
-    """Region masks (4, S, S, S) moved by -1, 0 or 1 voxel an axis: a localiser errs by as much."""
-    sides = regions.shape[1:]
-    x, y, z = (slice(1 + int(d), 1 + int(d) + n) for d, n in zip(by, sides, strict=True))
-    return F.pad(regions, [1] * 6)[:, x, y, z]
-
-
-def _any_of(organs: Tensor, names: Sequence[Organ]) -> Tensor:
-    return torch.stack([organs == ORGAN_LABEL[o] for o in names]).any(0)
-
-
-def _places(mask: Tensor) -> NDArray[np.int16]:
-    """At most `SPOTS` voxels of a mask, (n, 3), always the same ones."""
-    found = mask.nonzero().numpy().astype(np.int16)
-    return found[np.random.default_rng(0).permutation(len(found))[:SPOTS]]
-
-
-def whole(entry: Entry) -> VolumeInput:
-    """A whole patient as the net takes it, on the organs of its labels."""
-    hu = torch.from_numpy(np.array(entry.hu)).permute(2, 1, 0)[None]
-    labels = torch.from_numpy(np.array(entry.labels[0])).permute(2, 1, 0)[None]
-    return volume_input(hu, labels)
-
-
 @torch.no_grad()
-def study_logits(net: nn.Module, entry: Entry, device: torch.device) -> NDArray[np.float64]:
-    """Study logits (5,) of a whole patient, on the organs of its labels."""
-    x = whole(entry)
+def study_logits(
+    net: nn.Module, entry: Entry, device: torch.device, found: bool = False
+) -> NDArray[np.float64]:
+    """Study logits (5,) of a whole patient."""
+    x = whole(entry, organs_of(entry, found))
     study: Tensor = net(x.hu.to(device), x.regions.to(device), x.levels.to(device))[0]
-    found: NDArray[np.float64] = study[0].double().cpu().numpy()
-    return found
+    logits: NDArray[np.float64] = study[0].double().cpu().numpy()
+    return logits
 
 
 def train(
