@@ -28,10 +28,18 @@ def test_variants_are_compared_and_gone_on_with(
         write(tmp_path / "set", i, 41, ALL if i % 2 == 0 else NONE)
     few = [replace(v, name=n, size=64, unfrozen="4") for n, v in zip(NAMES, VARIANTS, strict=False)]
     monkeypatch.setattr(ablation, "VARIANTS", few)
-    monkeypatch.setattr(ablation, "TRAIN_SLICES", 24)
     monkeypatch.setattr(ablation, "JUDGED", 4)
     arguments = ["--set", str(tmp_path / "set"), "--work", str(tmp_path / "work")]
-    arguments += ["--weights", str(weights), "--epochs", "1", "--targets", "liver"]
+    arguments += [
+        "--weights",
+        str(weights),
+        "--epochs",
+        "1",
+        "--targets",
+        "liver",
+        "--slices",
+        "24",
+    ]
     ablation.main(arguments)
     found = json.loads((tmp_path / "work/ablations.json").read_text())
     assert set(NAMES) <= found.keys()

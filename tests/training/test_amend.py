@@ -67,6 +67,25 @@ def test_measurements_come_one_after_the_other(bundle: Path, tmp_path: Path) -> 
     assert "| liver | map | 10 | 0.80 (0.70-0.90, n 10) |" in card
 
 
+def test_real_cts_are_a_table_for_each_bundle_that_was_asked(bundle: Path, tmp_path: Path) -> None:
+    finding = {"verdict": "not_suspected", "score": 0.0123, "reason": None}
+    cut = {"verdict": "not_assessed", "score": None, "reason": "ORGAN_NOT_COVERED"}
+    for number, trained in enumerate((True, False)):
+        row = {"ct": "trunk", "bundle": f"own {number}", "trained_on": trained, "reason": None,
+               "targets": {t.value: finding for t in Target} | {"liver": cut},
+               "dice": {"liver": 0.914}}  # fmt: skip
+        refused = {**row, "ct": "head", "reason": "NOT_ABDOMEN", "targets": {}, "dice": {}}
+        (tmp_path / f"{number}.json").write_text(json.dumps([row, refused]))
+    files = [str(tmp_path / f"{n}.json") for n in (0, 1)]
+    main([str(bundle), "--version", "9.9.9", "--real-ct", *files])
+    card = (bundle / CARD).read_text()
+    ours = card[card.index("## Real CTs") :]
+    assert ours.index("### By own 0") < ours.index("| trunk | yes |")
+    assert ours.index("### By own 1") < ours.index("| trunk | no |")
+    assert "not suspected 0.012 |" in ours and "not assessed (ORGAN_NOT_COVERED)" in ours
+    assert "| head | no | not analysed (NOT_ABDOMEN)" in ours and "liver 0.91 |" in ours
+
+
 def test_a_damaged_bundle_is_left_alone(bundle: Path) -> None:
     (bundle / METRICS).write_text("{}")
     with pytest.raises(BundleError):

@@ -13,10 +13,11 @@ from triage.nets.bundle import find_bundle
 from triage.nets.volume_net import VolumeNet
 from triage.training import checkpoint
 from triage.training.cache import Entry
-from triage.training.finish import _numbers, provenance_of
+from triage.training.finish import COMMANDS, _numbers, provenance_of
 from triage.training.recipe import SHIPPED, VOLUME_AGAIN, load_trained
 
 BASE = find_bundle("reference")
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +60,16 @@ def test_what_the_folder_trained_comes_first(tmp_path: Path) -> None:
 )
 def test_which_patients_were_judged_is_said(numbers: list[int], said: str) -> None:
     assert _numbers([Entry(Path(f"j{n:05d}"), {}) for n in numbers]) == said
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_the_cards_commands_are_options_of_their_programs(line: str) -> None:
+    words = line.format(
+        stages="", given=" --base B", base=" --base B", judged=1, version="1"
+    ).split()
+    module = words[2].replace(".", "/") + ".py" if words[0] == "python" else words[0]
+    code = (ROOT / module).read_text()
+    for option in (w for w in words if w.startswith("--")):
+        assert f'"{option}"' in code, f"{module} has no {option}"
+    if words[0] != "python" and words[1] == "OUT":
+        assert 'add_argument("bundle"' in code

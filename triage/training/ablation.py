@@ -46,7 +46,7 @@ from triage.types import TARGETS, Target
 
 FOLDS, SEED = 3, 11
 BATCH, DECAY = 32, 1e-2
-TRAIN_SLICES, COPIES = 2400, 2  # of one target: a third with the lesion, each plain and augmented
+COPIES = 2  # of a slice: plain and augmented
 JUDGED = 12  # slices of a held-out patient
 POOLS: dict[str, Callable[[NDArray[np.float64]], float]] = {
     "max": lambda x: float(x.max()),
@@ -107,6 +107,7 @@ class Bench:
     work: Path
     epochs: int
     device: torch.device
+    slices: int = 2400  # that train, of one target: at most two fifths with the lesion
     log: Callable[[str], None] = print
 
     def run(self, variant: Variant, target: Target) -> dict[str, Any]:
@@ -142,9 +143,9 @@ class Bench:
             s for i in range(len(self.entries)) for s in _even([s for s in own if s.entry == i])
         ]
         if variant.joint:
-            learned = [own[i] for i in sorted(rng.permutation(len(own))[:TRAIN_SLICES])]
+            learned = [own[i] for i in sorted(rng.permutation(len(own))[: self.slices])]
             return self._labelled(learned, joint=True), self._labelled(judged, joint=True)
-        chosen = features.choose(own, SEED, TRAIN_SLICES)
+        chosen = features.choose(own, SEED, self.slices)
         return self._labelled(chosen, joint=False), self._labelled(judged, joint=False)
 
     def _labelled(self, samples: list[Sample], *, joint: bool) -> Slices:
@@ -259,6 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, required=True, help="checkpoints and results go here")
     parser.add_argument("--weights", type=Path, required=True, help="ImageNet weights")
     parser.add_argument("--patients", type=int, default=240)
+    parser.add_argument("--slices", type=int, default=2400, help="of one target that train")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--targets", nargs="*", default=["liver", "spleen"])
     parser.add_argument("--only", nargs="*", type=int, help="numbers of variants, from 0")
@@ -269,7 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     patients = [Patient(e.patient_id, {t: e.grade(t) for t in TARGETS}, False, e.person, True,
                         None, ()) for e in entries]  # fmt: skip
     split = make_split(patients, TARGETS, folds=FOLDS, calibration=0, seed=SEED)
-    bench = Bench(entries, split, a.weights, a.work, a.epochs, choose_device("auto"))
+    bench = Bench(entries, split, a.weights, a.work, a.epochs, choose_device("auto"), a.slices)
     (a.work / "found").mkdir(parents=True, exist_ok=True)
     for number, variant in enumerate(VARIANTS):
         for target in (Target(t) for t in a.targets):

@@ -1,11 +1,13 @@
 """What is measured on a finished bundle, taken into it: margins of engines, where maps point.
 
     python -m triage.training.amend BUNDLE --version V [--agreement FILE] [--saliency FILE]
+        [--real-ct FILE ...] [--ablations FILE]
 
 `--agreement`: agreement.json of `scripts/engine-agreement --out`; lowers rule-out by each target's
-`engine_margin`. `--saliency`: saliency.json of `scripts/saliency-report`. Metrics, cutoffs and card
-are written anew, the weights stay byte by byte. Both may be measured on a bundle of the same
-weights under another version.
+`engine_margin`. `--saliency`: saliency.json of `scripts/saliency-report`. `--real-ct`: files of
+`scripts/real-ct --json`. `--ablations`: ablations.json of `triage.training.ablation`. Metrics,
+cutoffs and card are written anew, the weights stay byte by byte. All may be measured on a bundle of
+the same weights under another version.
 """
 
 from __future__ import annotations
@@ -50,10 +52,10 @@ def amend(
     version: str,
     *,
     agreement: Json | None = None,
-    saliency: Json | None = None,
+    beside: Json | None = None,
 ) -> Path:
-    """The bundle with these measurements under another version. BundleError if it is damaged or
-    has no metrics."""
+    """The bundle with these measurements under another version. `beside`: what else comes into its
+    metrics, by name. BundleError if it is damaged or has no metrics."""
     manifest = read_manifest(folder)
     verify(folder, manifest)
     if METRICS not in manifest.files:
@@ -64,8 +66,7 @@ def amend(
     if agreement is not None:
         table = with_margins(table, agreement)
         metrics |= {"engines": agreement, "cutoffs": table.to_dict()}
-    if saliency is not None:
-        metrics["saliency"] = saliency
+    metrics |= beside or {}
     kept[METRICS] = to_json(metrics)
     provenance: dict[str, Any] = dict(manifest.provenance)
     return write_bundle(
@@ -91,13 +92,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--version", required=True)
     parser.add_argument("--agreement", type=Path, help="agreement.json")
     parser.add_argument("--saliency", type=Path, help="saliency.json")
+    parser.add_argument("--ablations", type=Path, help="ablations.json")
+    parser.add_argument("--real-ct", type=Path, nargs="+", help="files of scripts/real-ct --json")
     a = parser.parse_args(arguments)
     folder = find_bundle(a.bundle)
-    read = {
-        name: json.loads(path.read_text()) if path else None
-        for name, path in (("agreement", a.agreement), ("saliency", a.saliency))
+    beside: dict[str, Any] = {
+        name: json.loads(path.read_text())
+        for name, path in (("saliency", a.saliency), ("ablations", a.ablations))
+        if path
     }
-    amend(folder, a.version, agreement=read["agreement"], saliency=read["saliency"])
+    if a.real_ct:
+        beside["real_ct"] = [row for path in a.real_ct for row in json.loads(path.read_text())]
+    agreement = json.loads(a.agreement.read_text()) if a.agreement else None
+    amend(folder, a.version, agreement=agreement, beside=beside)
     print(f"wrote {reference(folder)}")
 
 

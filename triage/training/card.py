@@ -21,6 +21,7 @@ from triage.training.card_figures import (
     probabilities,
     table,
 )
+from triage.training.evaluation.real_ct import HEAD, cells
 from triage.training.evaluation.wording import interval, number
 from triage.types import DISCLAIMER
 
@@ -67,7 +68,8 @@ def model_card(name: str, version: str, metrics: Json, provenance: Json) -> str:
 
     `cutoffs` (as cutoffs.json), `calibration {patients, healthy, positives}`, `localiser_dice`,
     `fusion`, `sequence_heads`, `engines` (agreement.json), `saliency` (saliency.json), `real`,
-    `ablations`, `published_auc`, `published_accuracy`, `scored` (how patients were).
+    `real_ct` (rows of `evaluation.real_ct`), `ablations`, `published_auc`, `published_accuracy`,
+    `scored` (how patients were).
     `provenance`: of bundle.json; used are `data`, `attribution` and `commands` (lists of
     sentences), `command`, `initial_weights`, `notes`, `base` (`bundle`, `networks` from it).
     """
@@ -88,6 +90,7 @@ def model_card(name: str, version: str, metrics: Json, provenance: Json) -> str:
         engines(metrics.get("engines") or {}, cutoffs),
         explanations(metrics.get("saliency") or {}),
         _real(metrics.get("real") or {}),
+        _real_cts(metrics.get("real_ct") or []),
         _ablations(metrics.get("ablations") or {}),
         LIMITS,
         _reproduce(provenance),
@@ -177,6 +180,23 @@ def _real(real: Json) -> str:
             parts += [f"{one_line(note)}\n" for note in data["notes"]]
         else:
             parts.append(_any(found, "" if isinstance(found, Mapping) else str(title)))
+    return "\n".join(parts)
+
+
+def _real_cts(rows: Sequence[Json]) -> str:
+    """Rows of `evaluation.real_ct`, a table for each bundle that was asked."""
+    if not rows:
+        return ""
+    parts = [
+        "## Real CTs without injury\n",
+        "Verdict and score of each target; nothing should be suspected. The localiser's Dice is "
+        "against masks that others or region growing drew.\n",
+    ]
+    for bundle in dict.fromkeys(row["bundle"] for row in rows):
+        own = [
+            [one_line(c) for c in line] for line in cells(r for r in rows if r["bundle"] == bundle)
+        ]
+        parts += [f"### By {one_line(bundle)}\n", table(HEAD, own)]
     return "\n".join(parts)
 
 

@@ -63,9 +63,11 @@ COMMANDS = [
     "python -m triage.training.reference finish --work W --out OUT --version {version}{base}",
     "scripts/engine-agreement OUT --engine rounded --reference openvino --set W/sets/judged"
     " --out W/agreement",
-    "scripts/saliency-report OUT --set W/sets/judged --out W/saliency",
+    "scripts/saliency-report --model OUT --set W/sets/judged --out W/saliency",
+    "scripts/real-ct OUT --data DATA/ct --json W/real_ct.json",
     "python -m triage.training.amend OUT --version {version} --agreement"
-    " W/agreement/agreement.json --saliency W/saliency/saliency.json",
+    " W/agreement/agreement.json --saliency W/saliency/saliency.json --real-ct W/real_ct.json"
+    " --ablations W/ablations/ablations.json",
 ]
 
 
