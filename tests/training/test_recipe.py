@@ -10,11 +10,12 @@ import torch
 
 from triage.inference.networks import load_networks
 from triage.nets.bundle import find_bundle
+from triage.nets.localiser import Localiser
 from triage.nets.volume_net import VolumeNet
 from triage.training import checkpoint
 from triage.training.cache import Entry
 from triage.training.finish import COMMANDS, _numbers, provenance_of
-from triage.training.recipe import SHIPPED, VOLUME_AGAIN, load_trained
+from triage.training.recipe import LOCALISER_AGAIN, SHIPPED, VOLUME_AGAIN, load_trained
 
 BASE = find_bundle("reference")
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,6 +50,11 @@ def test_what_the_folder_trained_comes_first(tmp_path: Path) -> None:
         *("--work", "W", "--data", "DATA", "--base", "BASE"),
     ]
     assert "--judged 7" in told["commands"][1] and told["notes"] == ["A note."]
+    finder = Localiser().state_dict()
+    checkpoint.save(tmp_path / f"{LOCALISER_AGAIN}.pt", {"net": finder})
+    later = load_trained(tmp_path, recipe)
+    assert later.taken == ("slices", "sequence")
+    assert all(torch.equal(v, finder[k]) for k, v in later.localiser.state_dict().items())
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,19 @@ def test_killed_and_resumed_gives_the_same_weights(people: list[Entry], tmp_path
     assert any(not torch.equal(fresh[k], v) for k, v in resumed.state_dict().items())
 
 
+def test_a_later_round_goes_on_from_the_weights_it_is_given(
+    people: list[Entry], tmp_path: Path
+) -> None:
+    torch.manual_seed(5)
+    start = {k: v.clone() for k, v in Localiser().state_dict().items()}
+    again = localiser.train(
+        people, tmp_path, steps=1, start=start, name="again", save_every=1, log=lambda s: None
+    )
+    assert (tmp_path / "again.pt").exists() and not (tmp_path / "localiser.pt").exists()
+    moved = [float((v - start[k]).abs().max()) for k, v in again.named_parameters()]
+    assert 0 < max(moved) < 0.02  # one step of the learning rate, not another initialisation
+
+
 def test_unknown_organs_cost_nothing() -> None:
     """Where a background does not label the bowel, calling bowel bowel is no error."""
     labels = torch.zeros(1, 4, 4, 4, dtype=torch.uint8)

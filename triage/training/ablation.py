@@ -107,7 +107,7 @@ class Bench:
     work: Path
     epochs: int
     device: torch.device
-    slices: int = 2400  # that train, of one target: at most two fifths with the lesion
+    slices: int = 2400  # that train, of one target: a third with the lesion
     log: Callable[[str], None] = print
 
     def run(self, variant: Variant, target: Target) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from triage.training.evaluation.prevalence import natural
 from triage.training.evaluation.write import write_evaluation
 from triage.training.recipe import (
     AGAIN,
+    LOCALISER_AGAIN,
     VOLUME_AGAIN,
     VOLUME_FOUND,
     Recipe,
@@ -45,6 +46,7 @@ ATTRIBUTION = [
 # Stages that train, by the file that each leaves in the work folder.
 TRAINED = {
     "localiser": "localiser.pt",
+    LOCALISER_AGAIN: f"{LOCALISER_AGAIN}.pt",
     "trunk": "trunk.pt",
     AGAIN: f"{AGAIN}.pt",
     "members": f"members_{TARGETS[0].value}.pt",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from triage.nets.localiser import CLASSES, POOL, Localiser, pad_to_stride, scale
 from triage.training.cache import Entry
-from triage.training.checkpoint import trained_weights
 from triage.training.loop import Group, Habits, Parts, Plan, Task, generator
 from triage.training.loop import train as run
 from triage.types import ORGAN_LABEL
@@ -105,13 +104,16 @@ Piece = tuple[Tensor, Tensor, frozenset[int]]  # scaled HU, labels (X, Y, Z), kn
 class LocaliserTask(Task[Piece, tuple[Tensor, Tensor, list[frozenset[int]]]]):
     """Pieces of `DEPTH` slices of random patients; augmented scanners and phases."""
 
-    name = "localiser"
-
-    def __init__(self, entries: Sequence[Entry], init: Path | None = None) -> None:
-        self.entries = entries
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        start: Mapping[str, Tensor] | None = None,
+        name: str = "localiser",
+    ) -> None:
+        self.entries, self.name = entries, name
         self.net: Localiser = Localiser()
-        if init is not None:
-            self.net.load_state_dict(trained_weights(init))
+        if start is not None:
+            self.net.load_state_dict(start)
         self.cached: dict[int, tuple[Tensor, Tensor]] = {}
 
     def groups(self) -> list[Group]:
@@ -151,17 +153,18 @@ def train(
     steps: int,
     seed: int = 1,
     batch: int = 1,
-    init: Path | None = None,
+    start: Mapping[str, Tensor] | None = None,
+    name: str = "localiser",
     save_every: int = 25,
     device: str = "auto",
     log: Callable[[str], None] = print,
 ) -> Localiser:
     """Train for `steps` steps with one learning-rate cycle; resumes from `work` when interrupted.
 
-    `init`: checkpoint of an earlier cycle to start from.
+    `start`: weights of an earlier cycle to go on from; `name`: of the checkpoint.
     """
     torch.manual_seed(seed)
-    task = LocaliserTask(entries, init)
+    task = LocaliserTask(entries, start, name)
     plan = Plan(steps, batch, seed)
     habits = Habits(device, log_every=save_every, save_every=save_every)
     run(task, work, plan, habits, log=log)

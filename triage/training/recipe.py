@@ -61,11 +61,13 @@ SETS = {
     "well": Set(100, 503, 1, 0.0, 0.7, ("s0328",)),
 }
 AGAIN = "trunk_again"  # the trunk's second round (warm restart: Loshchilov & Hutter, ICLR 2017)
+LOCALISER_AGAIN = "localiser_again"  # on the same persons, once more simulated and augmented
 VOLUME_AGAIN = "volume_again"  # the volume net's second round, on the first one's mistakes
 VOLUME_FOUND = "volume_found"  # its third: on mistakes, and on organs as the localiser finds them
 VOLUME_ROUNDS = ("volume", VOLUME_AGAIN, VOLUME_FOUND)
 STEPS = {
     "localiser": 1500,
+    LOCALISER_AGAIN: 900,
     "trunk": 3000,
     AGAIN: 6000,
     "volume": 4000,
@@ -116,6 +118,12 @@ def trunk_weights(work: Path) -> Path:
     return again if again.exists() else work / "trunk.pt"
 
 
+def localiser_weights(work: Path) -> Path:
+    """The localiser's last round."""
+    again = work / f"{LOCALISER_AGAIN}.pt"
+    return again if again.exists() else work / "localiser.pt"
+
+
 def volume_weights(work: Path) -> Path:
     """The volume net's last round."""
     rounds = [work / f"{name}.pt" for name in reversed(VOLUME_ROUNDS)]
@@ -135,7 +143,7 @@ class Trained(NamedTuple):
 def load_trained(work: Path, recipe: Recipe) -> Trained:
     """The trained networks of a work folder, and of its base what it has not trained."""
     files = {
-        "localiser": [work / "localiser.pt"],
+        "localiser": [localiser_weights(work)],
         "slices": [trunk_weights(work), *(work / f"members_{t.value}.pt" for t in TARGETS)],
         "volume": [volume_weights(work)],
         "sequence": [work / "sequence.pt"],
@@ -144,7 +152,7 @@ def load_trained(work: Path, recipe: Recipe) -> Trained:
     taken = tuple(n for n, own in files.items() if base and not all(f.exists() for f in own))
     given = {name: getattr(base, name) for name in taken}
     found = Trained(
-        given.get("localiser") or read_localiser(work / "localiser.pt"),
+        given.get("localiser") or read_localiser(localiser_weights(work)),
         given.get("slices") or _ensembles(work, recipe.folds),
         given.get("volume") or read_volume(volume_weights(work)),
         given["sequence"] if "sequence" in given else sequences.load_heads(work / "sequence.pt"),

@@ -39,6 +39,7 @@ from triage.training.folds import Split, make_split
 from triage.training.layout import Patient
 from triage.training.recipe import (
     AGAIN,
+    LOCALISER_AGAIN,
     SHIPPED,
     VOLUME_AGAIN,
     VOLUME_FOUND,
@@ -48,6 +49,7 @@ from triage.training.recipe import (
     entries,
     learners,
     load_trained,
+    localiser_weights,
     people,
     read_localiser,
     read_volume,
@@ -197,6 +199,22 @@ def train_localiser(a: Namespace, recipe: Recipe) -> None:
     localiser.train(own, a.work, steps=recipe.steps["localiser"], log=say)
 
 
+def train_localiser_again(a: Namespace, recipe: Recipe) -> None:
+    """A warm restart from the first round, or from the base's localiser."""
+    own, first = people(a.work, recipe, 0, recipe.early), a.work / "localiser.pt"
+    base = load_networks(recipe.base, "cpu") if recipe.base else None
+    start = base.localiser if base and not first.exists() else read_localiser(first)
+    localiser.train(
+        own,
+        a.work,
+        steps=recipe.steps[LOCALISER_AGAIN],
+        seed=2,
+        start=start.state_dict(),
+        name=LOCALISER_AGAIN,
+        log=say,
+    )
+
+
 def train_trunk(a: Namespace, recipe: Recipe) -> None:
     """From ImageNet, on the persons that were simulated first."""
     own = samples(a.work, recipe, recipe.early)
@@ -238,7 +256,7 @@ def train_volume_round(a: Namespace, recipe: Recipe, name: str) -> None:
     start = base.volume if base and not before.exists() else read_volume(before)
     found = name == VOLUME_FOUND
     if found:
-        own_finder = a.work / "localiser.pt"
+        own_finder = localiser_weights(a.work)
         finder = base.localiser if base and not own_finder.exists() else read_localiser(own_finder)
         find_organs([*own, *held], finder.eval(), say)
     mistakes.train_again(
@@ -262,6 +280,7 @@ def score(a: Namespace, recipe: Recipe) -> None:
 STAGES: dict[str, Callable[[Namespace, Recipe], None]] = {
     "sets": lambda a, recipe: make_sets(a.work, recipe, a.data),
     "localiser": train_localiser,
+    LOCALISER_AGAIN: train_localiser_again,
     "trunk": train_trunk,
     AGAIN: train_trunk_again,
     "members": lambda a, recipe: train_members(
