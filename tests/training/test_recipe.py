@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +13,19 @@ from triage.inference.networks import load_networks
 from triage.nets.bundle import find_bundle
 from triage.nets.localiser import Localiser
 from triage.nets.volume_net import VolumeNet
-from triage.training import checkpoint
+from triage.training import checkpoint, reference
 from triage.training.cache import Entry
+from triage.training.evaluation.real_ct import backgrounds
 from triage.training.finish import COMMANDS, _numbers, provenance_of
-from triage.training.recipe import LOCALISER_AGAIN, SHIPPED, VOLUME_AGAIN, load_trained
+from triage.training.recipe import (
+    LOCALISER_AGAIN,
+    SHIPPED,
+    VOLUME_AGAIN,
+    Set,
+    choosers,
+    learners,
+    load_trained,
+)
 
 BASE = find_bundle("reference")
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,3 +89,33 @@ def test_the_cards_commands_are_options_of_their_programs(line: str) -> None:
         assert f'"{option}"' in code, f"{module} has no {option}"
     if words[0] != "python" and words[1] == "OUT":
         assert 'add_argument("bundle"' in code
+
+
+def _person(folder: Path, number: int, anatomy: str) -> None:
+    own = folder / "sets/train" / f"p{number:05d}_0"
+    own.mkdir(parents=True)
+    meta = {"person": f"p{number:05d}", "truth": {"anatomy": anatomy}}
+    (own / "meta.json").write_text(json.dumps(meta))
+
+
+def test_a_variant_trains_and_chooses_without_a_background(tmp_path: Path) -> None:
+    for number in range(6):
+        _person(tmp_path, number, "trunk" if number % 2 else "parametric")
+    own = Set(6, 1, 1, 0.5, 0.5, ("trunk",))
+    whole = replace(SHIPPED, sets={"train": own}, learn=4, early=2, steps={"volume": 10}, epochs=8)
+    assert [e.person for e in learners(tmp_path, whole)] == [f"p{i:05d}" for i in range(4)]
+    variant = replace(whole, without=("trunk",)).shortened(0.3)
+    assert [e.person for e in learners(tmp_path, variant)] == ["p00000"]
+    assert [e.person for e in choosers(tmp_path, variant)] == ["p00004"]
+    assert (variant.steps, variant.epochs) == ({"volume": 3}, 2)
+    told = provenance_of(tmp_path, variant, (), "9", judged=1, notes=())
+    assert told["without"] == ["trunk"] and told["persons"]["train"] == 2
+    assert "trunk" not in backgrounds(json.loads(json.dumps(told, default=vars)))
+
+
+def test_an_unknown_background_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        reference.main(["sets", "--work", str(tmp_path), "--without", "s9999"])
+    assert "no set has the background s9999" in capsys.readouterr().err

@@ -168,9 +168,10 @@ def provenance_of(
         "base": _given(taken, recipe.base),
         "notes": list(notes),
         "sets": {k: vars(v) for k, v in recipe.sets.items()},
+        "without": list(recipe.without),
         "train_patients": len(list((work / "sets/train").glob("*/meta.json"))),
         "persons": {
-            "train": recipe.learn,
+            "train": recipe.trains,
             "localiser, first round of the trunk, later ones of the volume net": recipe.early,
             "choose": recipe.sets["train"].people - recipe.learn,
         },

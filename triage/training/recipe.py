@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,6 +41,8 @@ class Recipe:
     fusion). The localiser, the trunk's first round and the volume net's later ones need fewer,
     `early`, so that they can begin while patients are still being made. `epochs` of the members, at
     most. `base`: a bundle that gives the networks which the work folder has not trained.
+    `without`: backgrounds whose persons train and choose nothing, to judge it on them.
+    `short`: made by `shortened`.
     """
 
     sets: Mapping[str, Set]
@@ -51,6 +53,19 @@ class Recipe:
     steps: Mapping[str, int]
     validate_every: int  # steps of the volume net
     base: Path | None = None
+    without: tuple[str, ...] = ()
+    short: bool = False
+
+    def shortened(self, share: float) -> Recipe:
+        """The same with a share of the steps and epochs, all on the first `early` persons."""
+        steps = {name: max(1, round(n * share)) for name, n in self.steps.items()}
+        epochs = max(1, round(self.epochs * share))
+        return replace(self, steps=steps, epochs=epochs, short=True)
+
+    @property
+    def trains(self) -> int:
+        """So many persons train, at most."""
+        return self.early if self.short else self.learn
 
 
 # What the shipped bundle was made from. Calibration anatomies train nothing; the frozen test
@@ -99,12 +114,12 @@ def people(work: Path, recipe: Recipe, first: int, beyond: int) -> list[cache.En
     found = [e for e in entries(work, "train") if e.person in wanted]
     if len(found) != (beyond - first) * recipe.sets["train"].variants:
         raise SystemExit(f"Expected all patients of {beyond - first} persons, got {len(found)}")
-    return found
+    return [e for e in found if e.meta["truth"]["anatomy"] not in recipe.without]
 
 
 def learners(work: Path, recipe: Recipe) -> list[cache.Entry]:
     """Patients that train."""
-    return people(work, recipe, 0, recipe.learn)
+    return people(work, recipe, 0, recipe.trains)
 
 
 def choosers(work: Path, recipe: Recipe) -> list[cache.Entry]:

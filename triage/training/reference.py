@@ -12,20 +12,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from triage.inference.networks import Networks, choose_device, load_networks
+from triage.inference.networks import choose_device, load_networks
 from triage.nets.bundle import find_bundle
 from triage.nets.mobilenet_v2 import split
 from triage.nets.slice_net import SHARED, SIZE, JointSliceNet
 from triage.simulate.protocol import LATEST
 from triage.simulate.protocol import load as load_protocol
 from triage.training import (
-    assemble,
     cache,
     features,
     localiser,
     members,
     mistakes,
-    scoring,
     sequence,
     slices,
     studies,
@@ -34,6 +32,7 @@ from triage.training import (
 )
 from triage.training.checkpoint import save as save_weights
 from triage.training.checkpoint import trained_weights
+from triage.training.drafts import load_draft, score_sets, write_draft
 from triage.training.finish import finish
 from triage.training.folds import Split, make_split
 from triage.training.layout import Patient
@@ -46,9 +45,7 @@ from triage.training.recipe import (
     VOLUME_ROUNDS,
     Recipe,
     choosers,
-    entries,
     learners,
-    load_trained,
     localiser_weights,
     people,
     read_localiser,
@@ -102,7 +99,7 @@ def samples(
 
 def train_members(work: Path, recipe: Recipe, targets: Sequence[Target] = TARGETS) -> None:
     """Each target's members on cached trunk features, one a fold."""
-    own, known = samples(work, recipe, recipe.learn)
+    own, known = samples(work, recipe, recipe.trains)
     joint = JointSliceNet()
     joint.load_state_dict(trained_weights(trunk_weights(work)))
     joint.eval()
@@ -159,41 +156,6 @@ def _patient(entry: cache.Entry) -> Patient:
     return Patient(entry.patient_id, grades, injured, entry.person, True, None, ())
 
 
-def write_draft(work: Path, recipe: Recipe, *, heads: bool = True) -> Path:
-    """A bundle with neutral cutoffs: what the calibration patients are scored with."""
-    nets = load_trained(work, recipe)
-    return assemble.write(
-        work / "draft",
-        version="0",
-        localiser=nets.localiser,
-        slices=nets.slices,
-        volume=nets.volume,
-        sequence=nets.sequence if heads else None,
-        cutoffs=assemble.neutral_table(),
-        provenance={},
-        card="Draft: not calibrated.",
-        extra={},
-    )
-
-
-SCORED = ("choose", "cal", "well", "judged")
-
-
-def scored_set(work: Path, recipe: Recipe, name: str) -> list[cache.Entry]:
-    return choosers(work, recipe) if name == "choose" else entries(work, name)
-
-
-def score_sets(work: Path, recipe: Recipe) -> None:
-    nets = load_draft(work)
-    for name in SCORED:
-        own = scored_set(work, recipe, name)
-        scoring.score_all(own, nets, work / "scores" / f"{name}.csv", log=say)
-
-
-def load_draft(work: Path) -> Networks:
-    return load_networks(work / "draft", "auto")
-
-
 def train_localiser(a: Namespace, recipe: Recipe) -> None:
     own = people(a.work, recipe, 0, recipe.early)
     localiser.train(own, a.work, steps=recipe.steps["localiser"], log=say)
@@ -224,7 +186,7 @@ def train_trunk(a: Namespace, recipe: Recipe) -> None:
 def train_trunk_again(a: Namespace, recipe: Recipe) -> None:
     """On all persons that train, from the first round's weights; hard targets twice."""
     trunk.train_trunk(
-        *samples(a.work, recipe, recipe.learn),
+        *samples(a.work, recipe, recipe.trains),
         None,
         a.work,
         steps=recipe.steps[AGAIN],
@@ -311,6 +273,10 @@ def main(arguments: Sequence[str] | None = None, recipe: Recipe = SHIPPED) -> No
         default=names,
         help="of the members: several processes may share the work",
     )
+    parser.add_argument(
+        "--without", nargs="+", default=[], help="backgrounds whose persons train nothing"
+    )
+    parser.add_argument("--share", type=float, help="of steps and epochs, for a quick variant")
     parser.add_argument("--judged", type=int, help="patients of the test protocol (default: all)")
     parser.add_argument("--out", type=Path, default=Path("models/reference"))
     parser.add_argument("--version", default="0.2.0")
@@ -321,6 +287,12 @@ def main(arguments: Sequence[str] | None = None, recipe: Recipe = SHIPPED) -> No
             parser.error(f"unknown stage {stage!r}: expected some of {', '.join(STAGES)}")
     if a.base:
         recipe = replace(recipe, base=find_bundle(a.base))
+    unknown = set(a.without) - {b for s in recipe.sets.values() for b in s.backgrounds}
+    if unknown:
+        parser.error(f"--without: no set has the background {', '.join(sorted(unknown))}")
+    recipe = replace(recipe, without=tuple(a.without))
+    if a.share is not None:
+        recipe = recipe.shortened(a.share)
     for stage in a.stages:
         say(f"stage {stage}")
         STAGES[stage](a, recipe)
