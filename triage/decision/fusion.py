@@ -19,10 +19,15 @@ from triage.decision.checks import number
 from triage.decision.logistic import Floats
 
 # Against a loss that is summed over patients, in units of standardised logits.
-RIDGE = 1.0  # on the difference of the two weights
+# On the difference of the two weights: as if it were 0 to within 0.3. Fitted on 90 patients with 1,
+# 4, 10, 30, the AUC of 150 calibration patients was 0.79, 0.81, 0.82, 0.83 for the bowel, whose 24
+# positives had misled the fit, and the same within 0.002 for the others.
+RIDGE = 10.0
 TOTAL_RIDGE = 0.1  # on their sum: keeps the fit finite where the classes are separated
 HALVES = np.array([[0.5, 0.5], [0.5, -0.5]])  # half the sum, half the difference
-MIN_CASES = 20  # of each class: ten for each weight (Peduzzi et al., J Clin Epidemiol 1996)
+# Of each class: ten for the one weight that the ridge leaves free (Peduzzi et al., J Clin Epidemiol
+# 1996).
+MIN_CASES = 10
 
 
 @dataclass(frozen=True, slots=True)
