@@ -12,7 +12,7 @@ import pytest
 
 from triage.decision.table import CutoffTable
 from triage.nets.bundle import CARD, BundleError, find_bundle, read_manifest, verify
-from triage.training.amend import METRICS, amend, main
+from triage.training.amend import METRICS, amend, main, with_margins
 from triage.types import Target
 
 PLACE = {"value": 0.8, "low": 0.7, "high": 0.9, "n": 10}
@@ -58,6 +58,19 @@ def test_a_margin_lowers_rule_out_and_nothing_else(bundle: Path) -> None:
     assert "| liver | 200 | 0.0031 | 0.0020 | 2, 0 | 0.250 |" in card and f"{lowered:.4g}" in card
 
 
+def test_a_few_patients_never_lower_the_margin_of_many(bundle: Path) -> None:
+    table = CutoffTable.from_bundle(bundle)
+    amend(bundle, "9.9.8", agreement=_agreement(0.5))
+    many = CutoffTable.from_bundle(bundle)
+    few = with_margins(table, _agreement(0.001), many).targets[Target.LIVER]
+    assert few.engine_margin == 0.5
+    assert with_margins(table, _agreement(0.7), many).targets[Target.LIVER].engine_margin == 0.7
+    other = shutil.copytree(find_bundle("reference"), bundle.with_name("other"))
+    amend(other, "9.9.9", agreement=_agreement(0.001), least=bundle)
+    card = (other / CARD).read_text()
+    assert "Margins are at least those of bundle 9.9.8" in card and "| 2, 0 | 0.500 |" in card
+
+
 def test_measurements_come_one_after_the_other(bundle: Path, tmp_path: Path) -> None:
     for name, found in (("agreement", _agreement(0.1)), ("saliency", _saliency())):
         (tmp_path / f"{name}.json").write_text(json.dumps(found))
@@ -70,7 +83,7 @@ def test_measurements_come_one_after_the_other(bundle: Path, tmp_path: Path) -> 
 def test_real_cts_are_a_table_for_each_bundle_that_was_asked(bundle: Path, tmp_path: Path) -> None:
     finding = {"verdict": "not_suspected", "score": 0.0123, "reason": None}
     cut = {"verdict": "not_assessed", "score": None, "reason": "ORGAN_NOT_COVERED"}
-    for number, trained in enumerate((True, False)):
+    for number, trained in enumerate((True, None)):
         row = {"ct": "trunk", "bundle": f"own {number}", "trained_on": trained, "reason": None,
                "targets": {t.value: finding for t in Target} | {"liver": cut},
                "dice": {"liver": 0.914}}  # fmt: skip
@@ -81,9 +94,9 @@ def test_real_cts_are_a_table_for_each_bundle_that_was_asked(bundle: Path, tmp_p
     card = (bundle / CARD).read_text()
     ours = card[card.index("## Real CTs") :]
     assert ours.index("### By own 0") < ours.index("| trunk | yes |")
-    assert ours.index("### By own 1") < ours.index("| trunk | no |")
+    assert ours.index("### By own 1") < ours.index("| trunk | unknown |")
     assert "not suspected 0.012 |" in ours and "not assessed (ORGAN_NOT_COVERED)" in ours
-    assert "| head | no | not analysed (NOT_ABDOMEN)" in ours and "liver 0.91 |" in ours
+    assert "| head | unknown | not analysed (NOT_ABDOMEN)" in ours and "liver 0.91 |" in ours
 
 
 def test_a_damaged_bundle_is_left_alone(bundle: Path) -> None:

@@ -1,11 +1,12 @@
 """What is measured on a finished bundle, taken into it: margins of engines, where maps point.
 
-    python -m triage.training.amend BUNDLE --version V [--agreement FILE] [--saliency FILE]
-        [--real-ct FILE ...] [--ablations FILE]
+    python -m triage.training.amend BUNDLE --version V [--agreement FILE] [--margins-of BUNDLE]
+        [--saliency FILE] [--real-ct FILE ...] [--ablations FILE]
 
 `--agreement`: agreement.json of `scripts/engine-agreement --out`; lowers rule-out by each target's
-`engine_margin`. `--saliency`: saliency.json of `scripts/saliency-report`. `--real-ct`: files of
-`scripts/real-ct --json`. `--ablations`: ablations.json of `triage.training.ablation`. Metrics,
+`engine_margin`, and at least by those of `--margins-of`: a bundle of nearly the same networks that
+more patients measured. `--saliency`: saliency.json of `scripts/saliency-report`. `--real-ct`: files
+of `scripts/real-ct --json`. `--ablations`: ablations.json of `triage.training.ablation`. Metrics,
 cutoffs and card are written anew, the weights stay byte by byte. All may be measured on a bundle of
 the same weights under another version.
 """
@@ -37,9 +38,15 @@ METRICS = "evaluation/metrics.json"
 Json = Mapping[str, Any]
 
 
-def with_margins(table: CutoffTable, agreement: Json) -> CutoffTable:
-    """Cutoffs with the margins that `scripts/engine-agreement` measured; others stay."""
+def with_margins(
+    table: CutoffTable, agreement: Json, least: CutoffTable | None = None
+) -> CutoffTable:
+    """Cutoffs with the margins that `scripts/engine-agreement` measured, none below those of
+    `least`; others stay."""
     found = {name: float(row["engine_margin"]) for name, row in agreement["targets"].items()}
+    for target, entry in least.targets.items() if least else ():
+        if target.value in found:
+            found[target.value] = max(found[target.value], entry.engine_margin)
     targets = {
         t: replace(entry, engine_margin=found.get(t.value, entry.engine_margin))
         for t, entry in table.targets.items()
@@ -52,10 +59,12 @@ def amend(
     version: str,
     *,
     agreement: Json | None = None,
+    least: Path | None = None,
     beside: Json | None = None,
 ) -> Path:
-    """The bundle with these measurements under another version. `beside`: what else comes into its
-    metrics, by name. BundleError if it is damaged or has no metrics."""
+    """The bundle with these measurements under another version. `least`: a bundle whose margins
+    are the smallest allowed. `beside`: what else comes into its metrics, by name. BundleError if it
+    is damaged or has no metrics."""
     manifest = read_manifest(folder)
     verify(folder, manifest)
     if METRICS not in manifest.files:
@@ -64,7 +73,11 @@ def amend(
     metrics: dict[str, Any] = json.loads(kept[METRICS])
     table = CutoffTable.from_bundle(folder)
     if agreement is not None:
-        table = with_margins(table, agreement)
+        if least is not None:
+            said = f"{read_manifest(least).version} ({reference(least).sha256[:12]})"
+            note = f"{agreement.get('note', '')} Margins are at least those of bundle {said}."
+            agreement = {**agreement, "note": note.strip()}
+        table = with_margins(table, agreement, CutoffTable.from_bundle(least) if least else None)
         metrics |= {"engines": agreement, "cutoffs": table.to_dict()}
     metrics |= beside or {}
     kept[METRICS] = to_json(metrics)
@@ -91,6 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("bundle", help="a name below models/ or a folder")
     parser.add_argument("--version", required=True)
     parser.add_argument("--agreement", type=Path, help="agreement.json")
+    parser.add_argument("--margins-of", help="bundle whose margins are the smallest allowed")
     parser.add_argument("--saliency", type=Path, help="saliency.json")
     parser.add_argument("--ablations", type=Path, help="ablations.json")
     parser.add_argument("--real-ct", type=Path, nargs="+", help="files of scripts/real-ct --json")
@@ -104,7 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if a.real_ct:
         beside["real_ct"] = [row for path in a.real_ct for row in json.loads(path.read_text())]
     agreement = json.loads(a.agreement.read_text()) if a.agreement else None
-    amend(folder, a.version, agreement=agreement, beside=beside)
+    least = find_bundle(a.margins_of) if a.margins_of else None
+    amend(folder, a.version, agreement=agreement, least=least, beside=beside)
     print(f"wrote {reference(folder)}")
 
 

@@ -186,7 +186,7 @@ def engines(agreement: Json, cutoffs: Json) -> str:
                 number(found["largest"], 4),
                 number(found["p99"], 4),
                 f"{found['verdicts_changed']}, {found['changed_outside_margin']}",
-                number(found["engine_margin"], 3),
+                number((entry or found)["engine_margin"], 3),
                 "-" if applied is None else f"{applied:.4g}",
             ]
         )

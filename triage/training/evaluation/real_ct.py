@@ -54,7 +54,7 @@ def judge_ct(name: str, nets: Networks, ct: Path, labels: Path | None, options: 
     return {
         "ct": name,
         "bundle": f"{nets.ref.name} {nets.ref.version} ({nets.ref.sha256[:12]})",
-        "trained_on": name in backgrounds(read_manifest(nets.folder).provenance),
+        "trained_on": _trained(name, read_manifest(nets.folder).provenance),
         "status": report.status.value,
         "reason": report.reason.code if report.reason else None,
         "targets": {
@@ -63,6 +63,11 @@ def judge_ct(name: str, nets: Networks, ct: Path, labels: Path | None, options: 
         },
         "dice": {o.value: round(d, 4) for o, d in dice.items()},
     }
+
+
+def _trained(name: str, provenance: Mapping[str, Any]) -> bool | None:
+    """None where a bundle does not say what it was made from."""
+    return name in backgrounds(provenance) if provenance.get("sets") else None
 
 
 def backgrounds(provenance: Mapping[str, Any]) -> set[str]:
@@ -82,7 +87,7 @@ def cells(rows: Iterable[Mapping[str, Any]]) -> list[list[str]]:
     return [
         [
             row["ct"],
-            "yes" if row["trained_on"] else "no",
+            {True: "yes", False: "no", None: "unknown"}[row["trained_on"]],
             *(_cell(row, t.value) for t in TARGETS),
             ", ".join(f"{o} {d:.2f}" for o, d in row["dice"].items()) or "-",
         ]
