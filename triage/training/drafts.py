@@ -29,10 +29,12 @@ def write_draft(work: Path, recipe: Recipe, *, heads: bool = True) -> Path:
 
 
 def scored_set(work: Path, recipe: Recipe, name: str) -> list[cache.Entry]:
+    """Patients of one of `SCORED`."""
     return choosers(work, recipe) if name == "choose" else entries(work, name)
 
 
 def score_sets(work: Path, recipe: Recipe) -> None:
+    """What the draft says of every patient, into `scores/`; goes on where it was interrupted."""
     nets = load_draft(work)
     for name in SCORED:
         own = scored_set(work, recipe, name)

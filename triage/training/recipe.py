@@ -41,7 +41,7 @@ class Recipe:
     fusion). The localiser, the trunk's first round and the volume net's later ones need fewer,
     `early`, so that they can begin while patients are still being made. `epochs` of the members, at
     most. `base`: a bundle that gives the networks which the work folder has not trained.
-    `without`: backgrounds whose persons train and choose nothing, to judge it on them.
+    `without`: backgrounds that train and choose nothing, so that a variant can be judged on them.
     `short`: made by `shortened`.
     """
 
