@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from triage.training.localiser import BUILD, augment, stretch
+from triage.training.localiser import BUILD, VOXEL_MM, WARP_MM, augment, stretch, warp
 
 
 def body() -> tuple[torch.Tensor, torch.Tensor]:
@@ -29,6 +29,23 @@ def test_a_stretched_organ_keeps_its_label_and_its_grey() -> None:
         assert abs(float((named == 3).float().mean()) - float((labels == 3).float().mean())) < 0.02
         sides.add(tuple(wide.shape))
     assert len(sides) > 4
+
+
+def test_a_moved_organ_keeps_its_label_and_its_grey() -> None:
+    hu, labels = body()
+    voxels = torch.nonzero(labels == 3).float()
+    shifts = []
+    for seed in range(24):
+        moved, named = warp(hu, labels, np.random.default_rng(seed))
+        assert moved.shape == named.shape == hu.shape and named.dtype == labels.dtype
+        assert set(named.unique().tolist()) == {0, 3}
+        assert abs(float(moved[named == 3].median()) - 120) < 1
+        assert -1001 < float(moved.min()) and float(moved.max()) < 121  # nothing from outside
+        shifts.append((torch.nonzero(named == 3).float().mean(0) - voxels.mean(0)).numpy())
+    mm = np.array(shifts) * VOXEL_MM
+    assert np.all(mm.std(0) > 0.3 * WARP_MM) and np.all(np.abs(mm).max(0) < 4 * WARP_MM)
+    same = warp(hu, labels, np.random.default_rng(1))
+    assert torch.equal(same[0], warp(hu, labels, np.random.default_rng(1))[0])
 
 
 def test_air_is_never_changed_but_by_noise_and_blur_and_organs_shift_as_a_whole() -> None:

@@ -20,6 +20,8 @@ from triage.types import ORGAN_LABEL
 DEPTH = 40  # slices of 6 mm in a training piece
 ORGAN_HU = 20.0  # sd of an organ's own shift
 BUILD = (0.88, 1.14)
+VOXEL_MM = (3.0, 3.0, 6.0)
+KNOT_MM, WARP_MM = 60.0, 8.0  # where organs are moved, and by how much (sd)
 
 
 def load(entry: Entry) -> tuple[Tensor, Tensor]:
@@ -78,6 +80,31 @@ def stretch(hu: Tensor, labels: Tensor, rng: np.random.Generator) -> tuple[Tenso
     return wide, F.interpolate(labels[None, None].float(), shape, mode="nearest")[0, 0].to(labels)
 
 
+def warp(hu: Tensor, labels: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Organs elsewhere against each other: smooth random shifts of a patient (X, Y, Z).
+
+    Knots `KNOT_MM` apart move by `WARP_MM` (sd) along each axis, what lies between them linearly:
+    the few anatomies that there are must not teach where a kidney lies to the centimetre.
+    """
+    shape = hu.shape
+    knots = [round(n * mm / KNOT_MM) + 2 for n, mm in zip(shape, VOXEL_MM, strict=True)]
+    moved = torch.from_numpy(rng.normal(0, WARP_MM, (3, *knots)).astype(np.float32))  # mm
+    field = F.interpolate(moved[None], shape, mode="trilinear", align_corners=True)[0]
+    axes = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in shape), indexing="ij")
+    places = [
+        2 * (axis + shift / mm) / max(n - 1, 1) - 1
+        for axis, shift, mm, n in zip(axes, field, VOXEL_MM, shape, strict=True)
+    ]
+    grid = torch.stack(places[::-1], -1)[None]  # (1, X, Y, Z, 3), last axis first
+
+    def sampled(x: Tensor, mode: str) -> Tensor:
+        return F.grid_sample(
+            x[None, None].float(), grid, mode=mode, padding_mode="border", align_corners=True
+        )[0, 0]
+
+    return sampled(hu, "bilinear"), sampled(labels, "nearest").to(labels)
+
+
 def loss(logits: Tensor, labels: Tensor, known: Sequence[frozenset[int]]) -> Tensor:
     """Cross-entropy plus soft Dice; unknown classes count as background.
 
@@ -129,6 +156,8 @@ class LocaliserTask(Task[Piece, tuple[Tensor, Tensor, list[frozenset[int]]]]):
         hu, labels = hu[..., z : z + n].float(), labels[..., z : z + n]
         if rng.random() < 0.5:
             hu, labels = stretch(hu, labels, rng)
+        if rng.random() < 0.5:
+            hu, labels = warp(hu, labels, rng)
         x = pad_to_stride(scale(augment(hu, labels, rng, generator(rng)))[None])[0]
         y = pad_to_stride(labels[None], value=0)[0]
         return x, y, frozenset(ORGAN_LABEL[o] for o in self.entries[index].known)

@@ -82,7 +82,7 @@ VOLUME_FOUND = "volume_found"  # its third: on mistakes, and on organs as the lo
 VOLUME_ROUNDS = ("volume", VOLUME_AGAIN, VOLUME_FOUND)
 STEPS = {
     "localiser": 1500,
-    LOCALISER_AGAIN: 900,
+    LOCALISER_AGAIN: 1800,
     "trunk": 3000,
     AGAIN: 6000,
     "volume": 4000,
