@@ -11,6 +11,9 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
+
+from torch import nn
 
 from triage.inference.networks import choose_device, load_networks
 from triage.nets.bundle import find_bundle
@@ -57,6 +60,8 @@ from triage.training.recipe import (
 from triage.training.start import fresh_tail
 from triage.training.volume_cases import find_organs
 from triage.types import TARGETS, Target
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 def make_judged(work: Path, data: Path | None, count: int | None) -> None:
@@ -161,11 +166,16 @@ def train_localiser(a: Namespace, recipe: Recipe) -> None:
     localiser.train(own, a.work, steps=recipe.steps["localiser"], log=say)
 
 
+def _own_or(given: Net | None, own: Path, read: Callable[[Path], Net]) -> Net:
+    """What the work folder has trained, else what its base gives."""
+    return read(own) if given is None or own.exists() else given
+
+
 def train_localiser_again(a: Namespace, recipe: Recipe) -> None:
     """A warm restart from the first round, or from the base's localiser."""
     own, first = people(a.work, recipe, 0, recipe.early), a.work / "localiser.pt"
     base = load_networks(recipe.base, "cpu") if recipe.base else None
-    start = base.localiser if base and not first.exists() else read_localiser(first)
+    start = _own_or(base.localiser if base else None, first, read_localiser)
     localiser.train(
         own,
         a.work,
@@ -215,11 +225,12 @@ def train_volume_round(a: Namespace, recipe: Recipe, name: str) -> None:
     own, held = people(a.work, recipe, 0, recipe.early), choosers(a.work, recipe)
     base = load_networks(recipe.base, "cpu") if recipe.base else None
     before = a.work / f"{VOLUME_ROUNDS[VOLUME_ROUNDS.index(name) - 1]}.pt"
-    start = base.volume if base and not before.exists() else read_volume(before)
+    start = _own_or(base.volume if base else None, before, read_volume)
     found = name == VOLUME_FOUND
     if found:
-        own_finder = localiser_weights(a.work)
-        finder = base.localiser if base and not own_finder.exists() else read_localiser(own_finder)
+        finder = _own_or(
+            base.localiser if base else None, localiser_weights(a.work), read_localiser
+        )
         find_organs([*own, *held], finder.eval(), say)
     mistakes.train_again(
         own,
