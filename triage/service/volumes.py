@@ -8,7 +8,6 @@ every untrusted file goes through (`triage.dicom.child`).
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import shutil
@@ -104,6 +103,7 @@ def write_volume(instances: Sequence[Path], out: Path, spacing_mm: float | None)
     """
     import nibabel as nib
     import numpy as np
+    from isal import igzip
 
     from triage.dicom import decode, open_study
 
@@ -122,7 +122,7 @@ def write_volume(instances: Sequence[Path], out: Path, spacing_mm: float | None)
     image = nib.Nifti1Image(np.clip(np.rint(hu), -32768, 32767).astype(np.int16), affine)
     image.set_sform(affine, code="scanner")
     image.header.set_xyzt_units("mm")
-    write_atomic(out, gzip.compress(image.to_bytes(), compresslevel=1))
+    write_atomic(out, igzip.compress(image.to_bytes(), compresslevel=1))
 
 
 def averaged(hu: Any, affine: Any, spacing_mm: float) -> tuple[Any, Any]:
