@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from triage.decision.table import CutoffTable
 from triage.inference.networks import Networks
@@ -16,6 +18,8 @@ from triage.training.cache import Entry
 from triage.training.cases import Row, case_from, case_of, grid_of, look, rows_of
 from triage.training.layout import read_layout
 from triage.types import ORGAN_LABEL, TARGETS, Anatomy, Organ
+
+Mask = Tensor | NDArray[np.bool_]
 
 __all__ = ["FIELDS", "Row", "grid_of", "read", "score_all", "score_data"]
 FIELDS = (
@@ -90,11 +94,16 @@ def dice(anatomy: Anatomy, entry: Entry) -> dict[Organ, float]:
     truth = torch.from_numpy(np.array(entry.labels[0])).permute(2, 1, 0)
     out = {}
     for organ, value in ORGAN_LABEL.items():
-        a, b = found == value, truth == value
-        both = int(a.sum()) + int(b.sum())
-        if organ in entry.known and both:
-            out[organ] = 2 * int((a & b).sum()) / both
+        same = overlap(found == value, truth == value)
+        if organ in entry.known and same is not None:
+            out[organ] = same
     return out
+
+
+def overlap(a: Mask, b: Mask) -> float | None:
+    """Dice coefficient of two masks of one shape; None where both are empty."""
+    both = int(a.sum()) + int(b.sum())
+    return 2 * int((a & b).sum()) / both if both else None
 
 
 def score_all(

@@ -19,6 +19,7 @@ from triage.pipeline import analyse
 from triage.settings import Settings
 from triage.simulate.background import to_tissues
 from triage.simulate.tissues import ORGAN_TISSUES
+from triage.training.scoring import overlap
 from triage.types import ORGAN_LABEL, TARGETS, Organ
 
 Row = dict[str, Any]
@@ -41,9 +42,9 @@ def organ_dice(nets: Networks, ct: Path, labels: Path, options: Settings) -> dic
     out = {}
     for organ, tissues in ORGAN_TISSUES.items():
         wanted = np.isin(truth, [int(t) for t in tissues])
-        mine = found == ORGAN_LABEL[organ]
-        if wanted.any():
-            out[organ] = 2 * int((mine & wanted).sum()) / int(mine.sum() + wanted.sum())
+        same = overlap(found == ORGAN_LABEL[organ], wanted)
+        if wanted.any() and same is not None:
+            out[organ] = same
     return out
 
 
