@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from line_task import Line
 from torch import nn
 
-from triage.training.checkpoint import Checkpoint, read, save, trained_weights
+from triage.training.checkpoint import Checkpoint, mix, read, save, trained_weights
 from triage.training.curves import Curve, draw
 from triage.training.loop import Habits, Plan, train
 
@@ -79,6 +79,20 @@ def test_early_stop_keeps_the_best_weights(tmp_path: Path) -> None:
     assert all(torch.equal(v, weights[k]) for k, v in stopped.state_dict().items())
     again = train(Line([]), tmp_path / "a", plan, QUIET, log=lambda s: None)
     assert same(again, stopped)
+
+
+def test_a_second_round_ends_between_both(tmp_path: Path) -> None:
+    net = nn.BatchNorm1d(2)
+    first = {k: v.clone() for k, v in net.state_dict().items()}
+    last = {k: v + 4 for k, v in first.items()}
+    path = tmp_path / "x.pt"
+    save(path, {"net": last, "step": 1})
+    for _ in range(2):  # done again it says the same
+        mix(path, first, 0.25)
+        mixed = trained_weights(path)
+        assert torch.equal(mixed["weight"], first["weight"] + 1)
+        assert int(mixed["num_batches_tracked"]) == 4  # a count is no weight
+    assert read(path)["step"] == 1 and torch.equal(read(path)["net"]["weight"], last["weight"])
 
 
 def test_settings_cannot_change_half_way(tmp_path: Path) -> None:

@@ -114,8 +114,27 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def trained_weights(path: Path) -> dict[str, Tensor]:
-    """The weights that a training ended with: the best validated, else averaged, else last ones."""
+    """The weights that a training ended with: mixed with its start (`mix`), else the best
+    validated, else averaged, else last ones."""
     state = read(path)
+    weights: dict[str, Tensor] = state.get("mixed") or _ended_with(state)
+    return weights
+
+
+def mix(path: Path, start: Mapping[str, Tensor], share: float) -> None:
+    """Let a finished training end with `share` of its weights, and with what it began from.
+
+    A second round learns the new and forgets a little of the old; weights between both keep both
+    (WiSE-FT: Wortsman et al., CVPR 2022). Counters stay those of the training.
+    """
+    state = read(path)
+    ended = _ended_with(state)
+    floats = {k: v for k, v in ended.items() if v.is_floating_point()}
+    between = {k: torch.lerp(start[k].to(v), v, share) for k, v in floats.items()}
+    save(path, {**state, "mixed": {**ended, **between}})
+
+
+def _ended_with(state: Mapping[str, Any]) -> dict[str, Tensor]:
     best = state.get("progress", {}).get("best")
     weights: dict[str, Tensor] = best or state.get("average") or state["net"]
     return weights

@@ -77,6 +77,9 @@ SETS = {
 }
 AGAIN = "trunk_again"  # the trunk's second round (warm restart: Loshchilov & Hutter, ICLR 2017)
 LOCALISER_AGAIN = "localiser_again"  # on the same persons, once more simulated and augmented
+# Share of the second round's weights. Mean Dice of 30 calibration patients and seven organs: 0.870
+# for the first round alone, 0.879 for 0.5 and for 0.75, 0.877 for the second alone.
+LOCALISER_MIX = 0.5
 VOLUME_AGAIN = "volume_again"  # the volume net's second round, on the first one's mistakes
 VOLUME_FOUND = "volume_found"  # its third: on mistakes, and on organs as the localiser finds them
 VOLUME_ROUNDS = ("volume", VOLUME_AGAIN, VOLUME_FOUND)

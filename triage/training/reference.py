@@ -33,8 +33,8 @@ from triage.training import (
     trunk,
     volume,
 )
+from triage.training.checkpoint import mix, trained_weights
 from triage.training.checkpoint import save as save_weights
-from triage.training.checkpoint import trained_weights
 from triage.training.drafts import load_draft, score_sets, write_draft
 from triage.training.finish import finish
 from triage.training.folds import Split, make_split
@@ -42,6 +42,7 @@ from triage.training.layout import Patient
 from triage.training.recipe import (
     AGAIN,
     LOCALISER_AGAIN,
+    LOCALISER_MIX,
     SHIPPED,
     VOLUME_AGAIN,
     VOLUME_FOUND,
@@ -172,7 +173,7 @@ def _own_or(given: Net | None, own: Path, read: Callable[[Path], Net]) -> Net:
 
 
 def train_localiser_again(a: Namespace, recipe: Recipe) -> None:
-    """A warm restart from the first round, or from the base's localiser."""
+    """A warm restart from the first round, or from the base's localiser; ends between both."""
     own, first = people(a.work, recipe, 0, recipe.early), a.work / "localiser.pt"
     base = load_networks(recipe.base, "cpu") if recipe.base else None
     start = _own_or(base.localiser if base else None, first, read_localiser)
@@ -185,6 +186,7 @@ def train_localiser_again(a: Namespace, recipe: Recipe) -> None:
         name=LOCALISER_AGAIN,
         log=say,
     )
+    mix(a.work / f"{LOCALISER_AGAIN}.pt", start.state_dict(), LOCALISER_MIX)
 
 
 def train_trunk(a: Namespace, recipe: Recipe) -> None:
