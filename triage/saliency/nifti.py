@@ -109,8 +109,7 @@ def _stored(source: Planes | _Whole, slope: float) -> Iterator[bytes | None]:
     yield from repeat(None, box[2].start)
     for first in range(box[2].start, box[2].stop, _AT_ONCE):
         stack = source.stack(first, min(first + _AT_ONCE, box[2].stop))  # (Z, Y, X)
-        # Within +-STEPS: no value is above the peak that gave the slope.
-        canvas[: len(stack), box[1], box[0]] = (stack / slope).round_()
+        canvas[: len(stack), box[1], box[0]] = (stack / slope).round_().clamp_(-STEPS, STEPS)
         for values in canvas[: len(stack)].numpy():
             content = values.tobytes()
             yield None if content == empty else content
