@@ -173,8 +173,7 @@ def _analyse(
                 scene = Scene(out, number)
                 written = writer.submit(_write_seen, a, scene, out / organs_name(number))
                 own = {t: f for t, f in findings.items() if f is a.findings[t]}
-                weights = {t: table.branch_weights(t) for t in TARGETS}
-                drawn = illustrate(nets, a.volume, a.anatomy, a.evidence, own, weights, out, scene)
+                drawn = illustrate(nets, a.volume, a.anatomy, a.evidence, own, table, out, scene)
                 findings.update(drawn)
                 written.result()
             write_sheets(findings, out)

@@ -238,3 +238,11 @@ def test_without_a_margin_the_cutoff_stays(cutoff: float) -> None:
     own = replace(entry(), rule_out=replace(entry().rule_out, cutoff=cutoff), rule_in=Cutoff(1.0))
     assert own.applied_rule_out.cutoff == cutoff
     assert replace(own, engine_margin=1e-12).applied_rule_out.cutoff == pytest.approx(cutoff)
+
+
+def test_evidence_is_what_a_score_adds_to_the_odds_of_prevalence() -> None:
+    only = CutoffTable("simulated", {Target.LIVER: entry()})  # prevalence 0.1
+    assert only.evidence(Target.LIVER, 0.1) == pytest.approx(0.0, abs=1e-12)
+    assert only.evidence(Target.LIVER, 0.5) == pytest.approx(math.log(9))
+    assert only.evidence(Target.LIVER, 0.01) < 0
+    assert only.evidence(Target.SPLEEN, 0.99) == 0.0

@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from triage.inference.crops import VIEWS, Region
 from triage.inference.localise import describe
 from triage.inference.score import Evidence, Looked
-from triage.saliency.attribution import AGAINST, LEAST, Places, place_logits, signed
+from triage.saliency.attribution import AGAINST, LEAST, SUSPECTED, Places, place_logits, signed
 from triage.saliency.explain import APART_MM, key_slices
 from triage.types import ORGAN_LABEL, Anatomy, Organ, Series, Target, Volume
 
@@ -41,8 +41,8 @@ def _places(evidence: Evidence, weights: tuple[float, float] = (1.0, 0.0)) -> Pl
     return found
 
 
-def _explained(spot: float, rest: float = 0.0, *, suspected: bool = False) -> torch.Tensor:
-    field = signed(_places(_evidence(spot, rest)), _patient(), suspected=suspected)
+def _explained(spot: float, rest: float = 0.0, *, speaks_for: float = 0.0) -> torch.Tensor:
+    field = signed(_places(_evidence(spot, rest)), _patient(), speaks_for=speaks_for)
     return field.as_tensor()[0]
 
 
@@ -71,9 +71,20 @@ def test_healthy_tissue_does_not_drown_the_finding() -> None:
 
 def test_a_suspected_target_has_places_that_speak_for_it() -> None:
     """Though each branch alone stayed below, and nothing else changes its order."""
-    quiet, said = _explained(-2.0, -5.0), _explained(-2.0, -5.0, suspected=True)
+    quiet, said = _explained(-2.0, -5.0), _explained(-2.0, -5.0, speaks_for=SUSPECTED)
     assert float(quiet.max()) <= 0 < float(said.max())
-    assert int(said.argmax()) == int(_places(_evidence(-2.0, -5.0)).logits.argmax()) or LEAST > 0
+    assert float(said.max()) == pytest.approx(LEAST)
+    places = _places(_evidence(-2.0, -5.0))
+    logits = places.logits.masked_fill(~places.near, -30.0)
+    assert torch.equal(said[places.box] == said.max(), logits == logits.max())
+
+
+@pytest.mark.parametrize(("speaks_for", "red"), [(0.4, 0.4), (3.0, LEAST), (0.0, 0.0), (-1.0, 0.0)])
+def test_a_score_above_prevalence_has_places_as_red_as_it_speaks(
+    speaks_for: float, red: float
+) -> None:
+    field = _explained(-2.0, -5.0, speaks_for=speaks_for)
+    assert max(float(field.max()), 0.0) == pytest.approx(red)
 
 
 def test_far_from_the_organ_nothing_is_attributed() -> None:

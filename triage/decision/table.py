@@ -22,6 +22,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from triage.decision import logistic
 from triage.decision.calibration import Calibration
 from triage.decision.checks import number, table
 from triage.decision.cutoffs import sensitivity_lower_bound
@@ -130,6 +133,15 @@ class CutoffTable:
             raise ValueError(
                 f"Expected calibrated_on one of {CALIBRATED_ON}, got {self.calibrated_on!r}"
             )
+
+    def evidence(self, target: Target, probability: float) -> float:
+        """Log odds that a study's score adds to those of prevalence: above 0 it speaks for an
+        injury, below 0 against (weight of evidence, Good 1950). 0 for a target without cutoffs."""
+        entry = self.targets.get(target)
+        if entry is None:
+            return 0.0
+        here, before = logistic.logit(np.array([probability, entry.prevalence]))
+        return float(here - before)
 
     def branch_weights(self, target: Target) -> tuple[float, float]:
         """Of slice ensemble and volume net in the logit that is decided on."""

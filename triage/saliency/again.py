@@ -27,7 +27,7 @@ from triage.inference.networks import Networks
 from triage.inference.score import Evidence, gather
 from triage.saliency.attribution import explain
 from triage.saliency.drawing import Frame
-from triage.saliency.explain import Drawing, map_planes, write_map, write_sheets
+from triage.saliency.explain import Drawing, map_planes, speaks_for, write_map, write_sheets
 from triage.saliency.methods import Captum
 from triage.saliency.names import SCENE, Method
 from triage.saliency.overlay import ROOM
@@ -132,7 +132,7 @@ class _Series:
             finding.target,
             weights,
             branches,
-            suspected=finding.flagged,
+            speaks_for=speaks_for(finding, self.table),
         )
         place = _place(self.folder / str(finding.saliency))
         if self.original is not None and self.original.hu.shape != place.hu.shape:

@@ -9,12 +9,13 @@ against Captum's LayerGradCam.
 The default attribution of a place is its fused logit: members' mean and volume net, weighted as in
 the decision, the finer map counting twice. 0 is where an injury is as likely as not, red above.
 What speaks against is bounded (exponential linear unit, Clevert et al., ICLR 2016) and stays in
-the organs, or healthy tissue, which is nearly everything, would drown the rest. Measured:
-docs/SALIENCY.md.
+the organs, or healthy tissue, which is nearly everything, would drown the rest. A study whose score
+speaks for an injury has places that do. Measured: docs/SALIENCY.md.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -35,6 +36,7 @@ REACH_MM = 15.0  # attribution counts this far around the organ: haematomas lie 
 FINER = 2.0  # weight of the volume net's map: it sees 3 mm, a place of a slice is 20 mm and more
 AGAINST = 0.15  # bound of what speaks against, in parts of the largest that speaks for
 LEAST = 1.0  # logits that the strongest place of a suspected target speaks for it, at least
+SUSPECTED = math.inf  # as `speaks_for`: a flag always has a place
 
 
 @dataclass(frozen=True)
@@ -67,16 +69,16 @@ def explain(
     weights: tuple[float, float],
     branches: Branches | None = None,
     *,
-    suspected: bool = False,
+    speaks_for: float = 0.0,
 ) -> MetaTensor:
     """Signed attribution of one target on the working grid: (1, X, Y, Z), within -1 and 1.
 
     `weights`: of the slice ensemble and of the volume net in the fused logit. `branches`: another
-    way to explain them than by their maps. `suspected`: see `signed`.
+    way to explain them than by their maps. `speaks_for`: see `signed`.
     """
     if branches is None:
         places = place_logits(nets, evidence, anatomy, target, weights)
-        return signed(places, anatomy, suspected=suspected)
+        return signed(places, anatomy, speaks_for=speaks_for)
     labels = anatomy.labels.as_tensor()[0]
     out = torch.zeros(labels.shape)
     found = surroundings(anatomy, target, evidence.tissue)
@@ -131,19 +133,21 @@ def place_logits(
     return Places(box, organs, near, torch.where(seen > 0, total / seen.clamp_min(1e-9), 0.0))
 
 
-def signed(places: Places | None, anatomy: Anatomy, *, suspected: bool = False) -> MetaTensor:
+def signed(places: Places | None, anatomy: Anatomy, *, speaks_for: float = 0.0) -> MetaTensor:
     """Fused logits as attribution (1, X, Y, Z), 0 away from the organs.
 
-    1 is the strongest place, where that is a logit or more. Of a `suspected` target at least the
-    strongest places speak for it, by `LEAST` logits: its branches may have found different places,
-    each too weak alone.
+    1 is the strongest place, where that is a logit or more. `speaks_for`: log odds that the study's
+    score adds to those of prevalence, `SUSPECTED` where it is flagged. Above 0 the strongest places
+    speak for the injury, too, by as much and by `LEAST` logits at most: the branches may have found
+    different places, each too weak alone.
     """
     out = torch.zeros(anatomy.labels.shape[1:])
     if places is not None and bool(places.near.any()):
         field = places.logits.masked_fill(~places.near, 0.0)
         strongest = float(places.logits[places.near].max())
-        if suspected and strongest < LEAST:
-            field = (field + LEAST - strongest).masked_fill(~places.near, 0.0)
+        least = min(speaks_for, LEAST)
+        if least > 0 and strongest < least:
+            field = (field + least - strongest).masked_fill(~places.near, 0.0)
         field = torch.where(places.organs | (field > 0), field, 0.0)
         field = field / max(float(field.max()), 1.0)
         out[places.box] = torch.where(field > 0, field, AGAINST * (field / AGAINST).expm1())

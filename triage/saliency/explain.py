@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
+from triage.decision.table import CutoffTable
 from triage.imaging.masks import occupied
 from triage.imaging.planes import Planes
 from triage.imaging.resample import grid_positions
 from triage.imaging.volume import straightened
 from triage.inference.networks import Networks
 from triage.inference.score import Evidence, organ_mask
-from triage.saliency.attribution import Places, place_logits, signed
+from triage.saliency.attribution import SUSPECTED, Places, place_logits, signed
 from triage.saliency.drawing import Frame
 from triage.saliency.names import SHEETS
 from triage.saliency.nifti import write_nifti
@@ -47,7 +48,7 @@ def illustrate(
     anatomy: Anatomy,
     evidence: Evidence,
     findings: Mapping[Target, Finding],
-    weights: Mapping[Target, tuple[float, float]],
+    table: CutoffTable,
     out: Path,
     scene: Scene | None = None,
 ) -> dict[Target, Finding]:
@@ -64,8 +65,8 @@ def illustrate(
         if finding.verdict is Verdict.NOT_ASSESSED:
             return drawn.not_assessed(finding)
         target = finding.target
-        places = place_logits(nets, evidence, anatomy, target, weights[target])
-        grid_map = signed(places, anatomy, suspected=finding.flagged)
+        places = place_logits(nets, evidence, anatomy, target, table.branch_weights(target))
+        grid_map = signed(places, anatomy, speaks_for=speaks_for(finding, table))
         keys = key_slices(places, grid_map, drawn.straight)
         if scene is not None:
             scene.hot(finding, grid_map)
@@ -79,6 +80,13 @@ def illustrate(
             surfaces.result()
             scene.close()
     return done
+
+
+def speaks_for(finding: Finding, table: CutoffTable) -> float:
+    """How much the score of a finding speaks for the injury (see `signed`)."""
+    if finding.flagged or finding.probability is None:
+        return SUSPECTED if finding.flagged else 0.0
+    return table.evidence(finding.target, finding.probability)
 
 
 def write_sheets(findings: Mapping[Target, Finding], out: Path) -> None:

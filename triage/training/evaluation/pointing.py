@@ -29,12 +29,12 @@ from triage.inference.programs import Programs
 from triage.inference.score import gather, organ_mask, to_score
 from triage.saliency import checks
 from triage.saliency.attribution import explain, place_logits, surroundings
-from triage.saliency.explain import key_slices
+from triage.saliency.explain import key_slices, speaks_for
 from triage.saliency.methods import Captum
 from triage.saliency.names import Method
 from triage.training.cache import Entry
 from triage.training.cases import Case, Seen, case_of, look
-from triage.types import TARGET_ORGANS, TARGETS, Anatomy, Series, Target, Volume
+from triage.types import TARGET_ORGANS, TARGETS, Anatomy, Finding, Series, Target, Verdict, Volume
 
 Row = dict[str, Any]
 
@@ -71,7 +71,7 @@ class Met:
     weights: tuple[float, float]
     maps: dict[str, Tensor] = field(default_factory=dict)  # method -> (X, Y, Z)
     keys: tuple[int, ...] = ()  # slices of the grid
-    suspected: bool = False
+    speaks_for: float = 0.0  # see `signed`
 
 
 def lesion_of(entry: Entry, target: Target) -> Tensor:
@@ -131,7 +131,8 @@ def _meet(entry: Entry, case: Case, seen: Seen, target: Target, asked: Asked) ->
 def judge(met: Met, asked: Asked, number: int) -> Row:
     """The row of one positive, the `number`th of its target."""
     logit = fused(met, asked, met.grid)
-    met.suspected = suspected = _suspected(met.target, logit, asked.table)
+    finding = _finding(met.target, logit, asked.table)
+    suspected, met.speaks_for = finding.flagged, speaks_for(finding, asked.table)
     row: Row = {
         "target": met.target.value,
         "logit": round(logit, 4),
@@ -183,9 +184,14 @@ def _tissue(met: Met) -> Tensor:
     return met.near if tissue is None else tissue
 
 
-def _suspected(target: Target, logit: float, table: CutoffTable) -> bool:
+def _finding(target: Target, logit: float, table: CutoffTable) -> Finding:
+    """Suspected or not; what could be ruled out is not asked."""
     entry = table.targets.get(target)
-    return entry is not None and float(entry.calibration.apply(logit)) >= entry.rule_in.cutoff
+    if entry is None:
+        return Finding(target, Verdict.UNCERTIFIED, None)
+    probability = float(entry.calibration.apply(logit))
+    flagged = probability >= entry.rule_in.cutoff
+    return Finding(target, Verdict.SUSPECTED if flagged else Verdict.UNCERTIFIED, probability)
 
 
 def _map(met: Met, nets: Networks, seen: Seen, name: str) -> Tensor:
@@ -200,7 +206,7 @@ def _map(met: Met, nets: Networks, seen: Seen, name: str) -> Tensor:
         met.target,
         ALONE.get(name, met.weights),
         branches,
-        suspected=met.suspected,
+        speaks_for=met.speaks_for,
     )
     return torch.as_tensor(field.as_tensor()[0])
 
