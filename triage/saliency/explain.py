@@ -37,7 +37,7 @@ from triage.types import (
 
 KEY_SLICES = 3
 APART_MM = 12.0  # key slices show different places
-LEAST_SCALE = 0.5  # magnitude of full colour: what is weak looks weak
+LEAST_SCALE = 0.5  # magnitude of full colour, at least
 STRONGEST_MM2 = 100.0  # of a slice, whose mean logit ranks it
 LOWEST = -30.0  # logit of what lies away from the organs
 
@@ -82,10 +82,17 @@ def illustrate(
     return done
 
 
+def full_colour(grid_map: MetaTensor) -> float:
+    """Magnitude of full colour of a map: what is weak looks weak."""
+    return max(saliency_scale(grid_map), LEAST_SCALE)
+
+
 def speaks_for(finding: Finding, table: CutoffTable) -> float:
     """How much the score of a finding speaks for the injury (see `signed`)."""
-    if finding.flagged or finding.probability is None:
-        return SUSPECTED if finding.flagged else 0.0
+    if finding.flagged:
+        return SUSPECTED
+    if finding.probability is None:
+        return 0.0
     return table.evidence(finding.target, finding.probability)
 
 
@@ -139,7 +146,7 @@ class Drawing:
     ) -> Finding:
         """An overlay with its unmarked twin for each key slice. `saliency`: planes of the map."""
         target, keys = finding.target, finding.key_slices
-        scale = max(saliency_scale(grid_map), LEAST_SCALE)
+        scale = full_colour(grid_map)
         organs = self._organs(target, anatomy, [key.index for key in keys])
         files = []
         for rank, key in enumerate(keys if finding.flagged else keys[:1]):

@@ -224,7 +224,7 @@ def test_axe_finds_nothing_serious(browser: Any, quick: Running, theme: str) -> 
 
 
 def test_a_service_that_dies_is_noticed_and_comes_back(browser: Any, quick: Running) -> None:
-    with window(browser, quick.base) as page:
+    with window(browser, quick.base, goes_down=True) as page:
         page.goto("/")
         page.locator("#link[data-state=connected]").wait_for()
         page.evaluate("window.same = true")
