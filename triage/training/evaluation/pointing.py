@@ -23,6 +23,7 @@ from monai.data import MetaTensor
 from torch import Tensor
 
 from triage.decision.table import CutoffTable
+from triage.decision.verdicts import decide
 from triage.inference.engines.torch_engine import TorchEngine
 from triage.inference.networks import Networks
 from triage.inference.programs import Programs
@@ -185,13 +186,18 @@ def _tissue(met: Met) -> Tensor:
 
 
 def _finding(target: Target, logit: float, table: CutoffTable) -> Finding:
-    """Suspected or not; what could be ruled out is not asked."""
+    """What is said of this score: suspected or not; no certificate is asked for."""
     entry = table.targets.get(target)
     if entry is None:
         return Finding(target, Verdict.UNCERTIFIED, None)
-    probability = float(entry.calibration.apply(logit))
-    flagged = probability >= entry.rule_in.cutoff
-    return Finding(target, Verdict.SUSPECTED if flagged else Verdict.UNCERTIFIED, probability)
+    return decide(
+        target,
+        logit,
+        entry,
+        calibrated_on=table.calibrated_on,
+        simulated_input=False,
+        min_sensitivity_bound=1.0,
+    )
 
 
 def _map(met: Met, nets: Networks, seen: Seen, name: str) -> Tensor:
