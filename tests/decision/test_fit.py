@@ -156,3 +156,55 @@ def test_the_healthy_of_few_targets_are_those_without_any_injury() -> None:
         row["any_injury"] = 1
     with pytest.raises(ValueError, match="patients without any injury, got none"):
         fit_table(from_rows(hurt), calibrated_on="real")
+
+
+def stratified(patients: int, seed: int, prefix: str, natural: float) -> list[dict[str, Any]]:
+    """Half injured elsewhere, which lifts both branches; `natural`: how many are in the population.
+
+    The row's weight says how much too many they are.
+    """
+    rng = np.random.default_rng(seed)
+    out = []
+    for i in range(patients):
+        elsewhere = i % 2
+        label = int(rng.random() < 0.3)
+        weight = natural / 0.5 if elsewhere else (1 - natural) / 0.5
+        row = {"patient_id": f"{prefix}{i}", "person": f"{prefix}{i}", "label": label}
+        row |= {"ensemble": rng.normal() + label + 2 * elsewhere, "weight": weight}
+        out += [row | {"target": t.value, "volume": rng.normal() + label} for t in TARGETS]
+    return out
+
+
+def test_weights_of_a_stratified_sample_calibrate_for_the_population() -> None:
+    natural, chosen = 0.05, from_rows(stratified(4000, 1, "c", 0.05))
+    table = fit_table(chosen, calibrated_on="real").cutoffs
+    population = np.random.default_rng(5)
+    n = 20_000
+    label = population.random(n) < 0.3
+    elsewhere = population.random(n) < natural
+    e = population.normal(size=n) + label + 2 * elsewhere
+    v = population.normal(size=n) + label
+    entry = table.targets[Target.LIVER]
+    assert entry.fusion is not None
+    p = entry.calibration.apply(np.array([entry.fusion.apply(*x) for x in zip(e, v, strict=True)]))
+    assert p.mean() == pytest.approx(label.mean(), abs=0.01)
+    assert entry.prevalence == pytest.approx(0.3, abs=0.03)
+    blind = [r | {"weight": None} for r in stratified(4000, 1, "c", 0.05)]
+    other = fit_table(from_rows(blind), calibrated_on="real").cutoffs.targets[Target.LIVER]
+    assert other.fusion is not None
+    q = other.calibration.apply(np.array([other.fusion.apply(*x) for x in zip(e, v, strict=True)]))
+    assert abs(q.mean() - label.mean()) > 0.03  # without them it is the sample's
+
+
+def test_weights_choose_the_branch_that_serves_the_population() -> None:
+    """Injuries elsewhere, of whom the sample has too many, mislead the slices."""
+    weighed = stratified(600, 2, "t", 0.05)
+    blind = [r | {"weight": None} for r in weighed]
+    some = from_rows(rows(120, 1, "c"))
+    shares = []
+    for out_of_fold in (weighed, blind):
+        fitted = fit_table(some, calibrated_on="real", out_of_fold=from_rows(out_of_fold))
+        fusion = fitted.cutoffs.targets[Target.LIVER].fusion
+        assert fusion is not None
+        shares.append(fusion.ensemble / (fusion.ensemble + fusion.volume))
+    assert shares[0] > shares[1] + 0.1

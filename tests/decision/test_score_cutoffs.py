@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from triage.decision.logistic import sigmoid
-from triage.decision.score_cutoffs import ScoreCutoffs, fit_score_cutoffs
+from triage.decision.score_cutoffs import ScoreCutoffs, fit_score_cutoffs, weights_to_prevalence
 from triage.decision.scores import ScoreTable, from_rows
 from triage.decision.table import CutoffTable
 from triage.types import Target
@@ -111,6 +111,28 @@ def test_calibration_is_at_the_prevalence_asked_for() -> None:
     # two unit normals 2 apart: logit = 2 x - 2 + logit(prevalence)
     assert entry.calibration.slope == pytest.approx(2, abs=0.2)
     assert entry.calibration.intercept == pytest.approx(-2 + np.log(0.1 / 0.9), abs=0.25)
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.floats(0.01, 50)), min_size=2, max_size=30),
+    st.floats(0.01, 0.99),
+)
+def test_weights_reach_the_prevalence_and_keep_their_proportions(
+    patients: list[tuple[bool, float]], wanted: float
+) -> None:
+    hurt, own = (np.array(column, dtype=float) for column in zip(*patients, strict=True))
+    if not 0 < hurt.sum() < len(hurt):
+        with pytest.raises(ValueError, match="Expected both classes"):
+            weights_to_prevalence(hurt, wanted, own)
+        return
+    weights = weights_to_prevalence(hurt, wanted, own)
+    assert np.average(hurt, weights=weights) == pytest.approx(wanted)
+    assert weights.mean() == pytest.approx(1)
+    for y in (0, 1):
+        ratio = (weights / own)[hurt == y]
+        assert ratio == pytest.approx(ratio[0])
+    as_it_is = weights_to_prevalence(hurt, None, own)
+    assert as_it_is == pytest.approx(own / own.mean())
 
 
 def test_no_positive_at_all_is_an_error() -> None:

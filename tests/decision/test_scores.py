@@ -50,6 +50,13 @@ def test_an_injury_that_was_not_judged_makes_nobody_healthy(tmp_path: Path) -> N
     assert read(tmp_path, HEAD, *rows).healthy_means == "without any injury"
 
 
+def test_weights_are_of_patients(tmp_path: Path) -> None:
+    lines = ["a,liver,0,0.5,2.5", "b,liver,1,0.5,0.1", "a,spleen,0,0.5,2.5"]
+    assert read(tmp_path, HEAD + ",weight", *lines).weights.tolist() == [2.5, 0.1]  # type: ignore[union-attr]
+    assert read(tmp_path, HEAD + ",weight", "a,liver,0,0.5,").weights is None
+    assert read(tmp_path, HEAD, "a,liver,0,0.5").weights is None
+
+
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
@@ -67,6 +74,15 @@ def test_an_injury_that_was_not_judged_makes_nobody_healthy(tmp_path: Path) -> N
         (
             [HEAD + ",any_injury", "a,liver,0,0.5,0", "a,spleen,0,0.5,1"],
             "row 3: patient 'a' has another any_injury in row 2",
+        ),
+        ([HEAD + ",weight", "a,liver,0,0.5,0"], "row 2: expected a weight above 0, got 0"),
+        (
+            [HEAD + ",weight", "a,liver,0,0.5,1", "a,spleen,0,0.5,2"],
+            "row 3: patient 'a' has another weight in row 2",
+        ),
+        (
+            [HEAD + ",weight", "a,liver,0,0.5,1", "b,liver,0,0.5,"],
+            "row 3: patient 'b' has no weight, but others have one",
         ),
         ([HEAD, "a,liver,1,nan"], "row 2: no score"),
         ([HEAD, "a,liver,1,"], "row 2: no score"),

@@ -203,3 +203,21 @@ def test_the_page_stands_alone_and_trusts_no_text(
     assert names == {
         f"{kind}_{t.value}.png" for kind in ("roc", "calibration", "decision") for t in TARGETS
     }
+
+
+def test_weights_of_patients_count_where_probabilities_are_judged(
+    table: ScoreTable, cutoffs: CutoffTable
+) -> None:
+    weights = np.where(table.injured == 1, 0.2, 2.0)
+    plain, weighed = (
+        measure(judge_with_bundle(t, cutoffs)) for t in (table, replace(table, weights=weights))
+    )
+    assert not plain["data"]["weighted"] and weighed["data"]["weighted"]
+    assert "by their own weights" in page(weighed, {}) and "by their own" not in page(plain, {})
+    for name in plain["targets"]:
+        one, other = plain["targets"][name], weighed["targets"][name]
+        assert one["auc"] == other["auc"] and one["rule_in"] == other["rule_in"]
+        ratio = [m["calibration"]["observed_over_expected"] for m in (one, other)]
+        assert ratio[1] < ratio[0]
+    twice = measure(judge_with_bundle(replace(table, weights=2 * weights), cutoffs))
+    assert twice["targets"] == weighed["targets"]  # of any unit

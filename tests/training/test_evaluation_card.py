@@ -119,3 +119,9 @@ def test_a_target_at_chance_is_named(metrics: dict[str, Any]) -> None:
 def test_an_empty_card_claims_nothing() -> None:
     card = model_card("x", "1", {"targets": {}, "real": {"false alarms": 2, "dice": 0.5}}, {})
     assert "Nothing was measured" in card and "false alarms: 2" in card
+
+
+def test_the_card_says_that_patients_are_weighed(metrics: dict[str, Any]) -> None:
+    other = {**metrics, "data": {**metrics["data"], "weighted": True}}
+    cards = [model_card("a", "1", m, PROVENANCE) for m in (metrics, other)]
+    assert ["Horvitz" in card for card in cards] == [False, True]

@@ -144,6 +144,20 @@ def test_weights_undo_a_sample_enriched_with_injuries() -> None:
         )
 
 
+def test_a_groups_share_is_that_of_its_weights() -> None:
+    rng = np.random.default_rng(3)
+    p, labels, weights = (
+        rng.random(200),
+        (rng.random(200) < 0.3).astype(float),
+        rng.random(200) + 0.1,
+    )
+    groups = probabilities.reliability(p, labels, weights, bins=4)
+    for group, rows in zip(groups, np.array_split(np.argsort(p, kind="stable"), 4), strict=True):
+        share = float(np.average(labels[rows], weights=weights[rows]))
+        assert group["observed"]["value"] == pytest.approx(share)
+        assert group["observed"]["low"] < share < group["observed"]["high"]
+
+
 def test_net_benefit_of_a_worked_example() -> None:
     p, y = np.array([0.05, 0.3, 0.6, 0.9]), np.array([0.0, 0, 1, 1])
     curve = probabilities.decision_curve(p, y, np.ones(4))

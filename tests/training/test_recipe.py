@@ -13,6 +13,7 @@ from triage.inference.networks import load_networks
 from triage.nets.bundle import find_bundle, read_manifest
 from triage.nets.localiser import Localiser
 from triage.nets.volume_net import VolumeNet
+from triage.simulate.plan import Case, natural
 from triage.training import checkpoint, reference
 from triage.training.cache import Entry
 from triage.training.evaluation.real_ct import backgrounds
@@ -25,7 +26,9 @@ from triage.training.recipe import (
     choosers,
     learners,
     load_trained,
+    weighed,
 )
+from triage.types import TARGETS, Target
 
 BASE = find_bundle("reference")
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,3 +122,22 @@ def test_an_unknown_background_is_refused(
     with pytest.raises(SystemExit):
         reference.main(["sets", "--work", str(tmp_path), "--without", "s9999"])
     assert "no set has the background s9999" in capsys.readouterr().err
+
+
+def test_calibration_sets_add_up_to_the_natural_population(tmp_path: Path) -> None:
+    sets, none = SHIPPED.sets, Case()
+    assert sets["train"].weight(none) is None  # each target is drawn alone
+    injured, well = sets["cal"], sets["well"]
+    assert injured.mix is not None
+    total = dict.fromkeys(natural(), 0.0)
+    for key, p in injured.mix.design.items():
+        if p:
+            total[key] += p * injured.people * (injured.weight(Case(*key)) or 0)
+    total[none.key] += well.people * (well.weight(none) or 0)
+    assert total == pytest.approx(natural())
+    own = tmp_path / "sets/cal/p00000_0"
+    own.mkdir(parents=True)
+    case = {t.value: int(t is Target.BOWEL) for t in TARGETS}
+    (own / "meta.json").write_text(json.dumps({"person": "p00000", "truth": {"case": case}}))
+    (entry,) = weighed(tmp_path, SHIPPED, "cal")
+    assert entry.meta["weight"] == injured.weight(Case(bowel=1))

@@ -23,7 +23,8 @@ STEPS = {"localiser": 2, "trunk": 2, AGAIN: 2, "volume": 2, VOLUME_AGAIN: 2, VOL
 TINY = Recipe(
     {
         "train": Set(8, 31, 1, 0.6, 1.0, ()),
-        "cal": Set(4, 32, 1, 0.6, 1.0, ()),
+        "fuse": Set(4, 34, 1, {"uninjured": 1.0, "liver": 1.0}, 1.0, ()),
+        "cal": Set(4, 32, 1, {"liver": 1.0}, 1.0, ()),
         "well": Set(3, 33, 1, 0.0, 1.0, ()),
     },
     learn=6,

@@ -46,8 +46,9 @@ def fit_table(
 
     Tables hold branch logits as columns `ensemble` and `volume`; without them `score` is the
     logit. `prevalence`: shares of positives that probabilities are calibrated for (default: the
-    calibration patients' own). Without out-of-fold rows both branches count alike. ValueError
-    names the target that lacks positives or negatives, or the patients in both tables.
+    calibration patients' own). A column `weight` weighs patients in fusion and calibration.
+    Without out-of-fold rows both branches count alike. ValueError names the target that lacks
+    positives or negatives, or the patients in both tables.
     """
     if out_of_fold is not None:
         refuse_overlap(out_of_fold, calibration)
@@ -65,8 +66,11 @@ def fit_table(
                 f"{target}: expected positives and negatives among the calibration patients, "
                 f"got {int(y.sum())} positives of {len(y)}"
             )
-        share = float(y.mean()) if prevalence is None else prevalence[target]
-        fitted = fit_calibration(x, y, weights_to_prevalence(y, share))
+        wanted = None if prevalence is None else prevalence[target]
+        own = None if calibration.weights is None else calibration.weights[seen]
+        weights = weights_to_prevalence(y, wanted, own)
+        share = float(np.average(y, weights=weights)) if wanted is None else wanted
+        fitted = fit_calibration(x, y, weights)
         calibrations.append(fitted)
         shares.append(share)
         probabilities[seen, t] = fitted.apply(x)
@@ -159,4 +163,9 @@ def _fit_one(table: ScoreTable, target: Target) -> tuple[Fusion, str]:
             best[patient] = int(i)
     rows = np.array(list(best.values()), dtype=np.int64)
     labels = table.labels[table.patient[rows], t] if len(rows) else np.zeros(0)
-    return choose_fusion(e[rows], v[rows], labels)
+    weights = None
+    if table.weights is not None and 0 < labels.sum() < len(labels):  # both classes keep their say
+        weights = weights_to_prevalence(
+            labels, float(labels.mean()), table.weights[table.patient[rows]]
+        )
+    return choose_fusion(e[rows], v[rows], labels, weights)

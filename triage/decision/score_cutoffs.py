@@ -91,12 +91,23 @@ def to_logits(scores: Floats, scale: str) -> Floats:
     return logit(np.clip(scores, CLIP, 1 - CLIP)) if scale == "probability" else scores
 
 
-def weights_to_prevalence(labels: Floats, wanted: float) -> Floats:
-    """Weights that bring a sample's share of positives to the wanted prevalence; mean 1."""
-    share = float(np.mean(labels))
+def weights_to_prevalence(
+    labels: Floats, wanted: float | None, own: Floats | None = None
+) -> Floats:
+    """Weights (n,) that bring a sample's share of positives to the wanted prevalence; mean 1.
+
+    `own`: weights > 0 of the patients (of a stratified sample); they decide how much each counts
+    among the positives, and among the negatives. Without `wanted` they stay as they are.
+    """
+    given = np.ones(len(labels)) if own is None else own
+    given = given / (given.mean() if len(given) else 1.0)
+    if wanted is None:
+        return given
+    hurt = labels == 1
+    share = float(given[hurt].sum() / given.sum())
     if not (0 < share < 1 and 0 < wanted < 1):
         raise ValueError(f"Expected both classes and a prevalence in (0, 1), got {share}, {wanted}")
-    return np.where(labels == 1, wanted / share, (1 - wanted) / (1 - share))
+    return np.asarray(given * np.where(hurt, wanted / share, (1 - wanted) / (1 - share)))
 
 
 def fit_score_cutoffs(
@@ -110,8 +121,9 @@ def fit_score_cutoffs(
 
     Rule-in is joint over the targets of the table: at least `specificity` of the healthy patients
     (see `ScoreTable.healthy_means`) have no score at or above it. `prevalence`: the calibration is
-    for these shares of positives (default: the table's own). ValueError if no target has any
-    positive.
+    for these shares of positives (default: the table's own). The column `weight` weighs patients in
+    the calibration; cutoffs are set by whoever is highest or lowest. ValueError if no target has
+    any positive.
     """
     scores, labels = table.scores, table.labels
     if not (labels == 1).any():
@@ -125,6 +137,7 @@ def fit_score_cutoffs(
             outs[t],
             inns[t],
             (prevalence or {}).get(target),
+            table.weights,
         )
         for t, target in enumerate(table.targets)
     }
@@ -184,7 +197,12 @@ def _rule_in(
 
 
 def _target(
-    logits: Floats, labels: Floats, out: Cutoff | None, inn: Cutoff | None, wanted: float | None
+    logits: Floats,
+    labels: Floats,
+    out: Cutoff | None,
+    inn: Cutoff | None,
+    wanted: float | None,
+    own: Floats | None,
 ) -> TargetScores:
     seen = ~np.isnan(logits)
     y = labels[seen]
@@ -197,9 +215,9 @@ def _target(
     if not (positives and negatives):
         notes.append("positives and negatives are needed for a calibration")
         return TargetScores(out, inn, None, wanted, positives, negatives, tuple(notes))
-    weights = None if wanted is None else weights_to_prevalence(y, wanted)
+    weights = weights_to_prevalence(y, wanted, None if own is None else own[seen])
     unit = float(logits[seen].std()) or 1.0  # "logits" of any table may be in any unit
     fitted = fit_calibration(logits[seen] / unit, y, weights)
     calibration = Calibration(fitted.slope / unit, fitted.intercept)
-    share = positives / len(y) if wanted is None else wanted
+    share = float(np.average(y, weights=weights)) if wanted is None else wanted
     return TargetScores(out, inn, calibration, share, positives, negatives, tuple(notes))

@@ -28,7 +28,7 @@ BRANCHES = ("ensemble", "volume", "mean", "max", "sequence")  # logits of the br
 NUMBERS = ("score", *BRANCHES, "lesion_mm", "lesion_ml", "contrast_hu", "high_logit")
 # Known and of no use here: what scoring writes for people who look into the table.
 IGNORED = ("phase", "side", "fold", "slices", "spacing_mm", "aortic_hu", "incomplete_organ")
-OF_PATIENT = ("person", "any_injury")
+OF_PATIENT = ("person", "any_injury", "weight")
 COLUMNS = (*REQUIRED, *OF_PATIENT, "series_id", "grade", "assessed", *NUMBERS[1:], *IGNORED)
 WITHOUT_ANY = "without any injury"
 
@@ -41,7 +41,8 @@ class ScoreTable:
     table does not say otherwise. `targets`: those that occur, in the order of `types.TARGETS`.
     `patient`, `target`: (n,) indices into them. `values`: columns (n,), NaN where empty.
     `any_injury`: (P,) in {0, 1} of the column of that name, NaN where it is empty: has the patient
-    an injury, judged here or not?
+    an injury, judged here or not? `weights`: (P,) of the column `weight`, how many patients of the
+    population this one stands for, in any unit; None where the table has none.
     """
 
     patients: tuple[str, ...]
@@ -53,6 +54,7 @@ class ScoreTable:
     assessed: NDArray[np.bool_]
     values: Mapping[str, Floats]
     any_injury: Floats
+    weights: Floats | None = None
     notes: tuple[str, ...] = ()
 
     def worst(self, rows: Floats) -> Floats:
@@ -161,6 +163,7 @@ class _Builder:
         self.patients: dict[str, int] = {}
         self.persons: dict[str, tuple[str, int]] = {}
         self.injured: dict[str, tuple[float, int]] = {}
+        self.weights: dict[str, tuple[float, int]] = {}
         self.labels: dict[tuple[str, Target, str], tuple[int, int]] = {}
         self.index: list[tuple[int, Target, int, bool]] = []
         self.values: dict[str, list[float]] = {name: [] for name in (*NUMBERS, "grade")}
@@ -183,6 +186,7 @@ class _Builder:
                 f"but {known[0]!r} in row {known[1]}"
             )
         self._injured(line, row, patient, label)
+        self._weight(line, row, patient)
         assessed = cells.assessed(row, line)
         values = {name: cells.number(row, name, line) for name in (*NUMBERS, "grade")}
         if "score" not in row:  # rows in memory: the branches' logits say enough
@@ -211,6 +215,17 @@ class _Builder:
                 f"row {line}: patient {patient!r} has another any_injury in row {before[1]}"
             )
 
+    def _weight(self, line: int, row: Row, patient: str) -> None:
+        """Weight of the patient: the same in every row, and above 0."""
+        told = cells.number(row, "weight", line)
+        if told <= 0:
+            raise ScoreError(f"row {line}: expected a weight above 0, got {told:g}")
+        before = self.weights.setdefault(patient, (told, line))
+        if before[0] != told and not (math.isnan(before[0]) and math.isnan(told)):
+            raise ScoreError(
+                f"row {line}: patient {patient!r} has another weight in row {before[1]}"
+            )
+
     def table(self) -> ScoreTable:
         if not self.index:
             raise ScoreError("Expected rows below the header, got none")
@@ -228,8 +243,21 @@ class _Builder:
             values={k: v for k, v in values.items() if not np.isnan(v).all()}
             | {"score": values["score"]},
             any_injury=np.array([self.injured[name][0] for name in self.patients]),
+            weights=self._weights(),
             notes=self._notes(),
         )
+
+    def _weights(self) -> Floats | None:
+        """ScoreError where some patients have one and others not: they would count for nothing."""
+        found = np.array([self.weights[name][0] for name in self.patients])
+        without = np.isnan(found)
+        if without.all():
+            return None
+        for name, none in zip(self.patients, without, strict=True):
+            if none:
+                line = self.weights[name][1]
+                raise ScoreError(f"row {line}: patient {name!r} has no weight, but others have one")
+        return found
 
     def _notes(self) -> tuple[str, ...]:
         seen: dict[tuple[str, Target], set[int]] = {}

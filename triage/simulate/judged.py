@@ -7,7 +7,8 @@ from dataclasses import asdict
 
 from triage.simulate.background import Background
 from triage.simulate.patient import Patient, simulate
-from triage.simulate.protocol import JudgedCase, Protocol, stratum_of
+from triage.simulate.protocol import JudgedCase, Protocol
+from triage.simulate.strata import stratum_of
 
 ATTEMPTS = 40
 

@@ -23,12 +23,12 @@ from triage.simulate.plan import Case, Key, draw_from, marginal, natural
 from triage.simulate.ranges import Ranges
 from triage.simulate.scanner import Scanner
 from triage.simulate.scene import Person
-from triage.types import TARGETS, Phase, Target
+from triage.simulate.strata import Mix, stratum_of, within
+from triage.types import Phase, Target
 
 RESERVED = 0x7E57 << 40  # first number of every seed of a protocol's patients
 FOLDER = Path(__file__).parent / "test_protocol"
 LATEST = "1"
-LEVELS = {"low": 1, "high": 2}
 
 
 @dataclass(frozen=True)
@@ -133,14 +133,7 @@ class Protocol:
     @cached_property
     def design(self) -> dict[Key, float]:
         """Probability of each combination of injuries in the judged set."""
-        table = natural()
-        out = dict.fromkeys(table, 0.0)
-        for name, n in self.strata.items():
-            inside = within(name, table)
-            total = sum(inside.values())
-            for key, p in inside.items():
-                out[key] += n / self.patients * p / total
-        return out
+        return Mix(self.strata).design
 
     @cached_property
     def _order(self) -> list[str]:
@@ -164,28 +157,6 @@ class Protocol:
 def _pick(dice: Dice, weights: list[float]) -> int:
     p = np.asarray(weights, dtype=float)
     return int(dice.rng.choice(len(p), p=p / p.sum()))
-
-
-def stratum_of(name: str) -> tuple[Target, int | None] | None:
-    """Target and grade (None: any) that a stratum is about; None for `uninjured`."""
-    if name == "uninjured":
-        return None
-    target, _, level = name.partition("_")
-    if target not in set(TARGETS) or (level and level not in LEVELS):
-        raise ValueError(
-            f"Unknown stratum {name!r}: expected uninjured, or a target with or without _low or "
-            "_high."
-        )
-    return Target(target), LEVELS[level] if level else None
-
-
-def within(stratum: str, table: Mapping[Key, float]) -> dict[Key, float]:
-    """The combinations that belong to a stratum, with their probabilities (not normalised)."""
-    about = stratum_of(stratum)
-    if about is None:
-        return {key: p for key, p in table.items() if not any(key)}
-    i, grade = TARGETS.index(about[0]), about[1]
-    return {k: p for k, p in table.items() if (k[i] > 0 if grade is None else k[i] == grade)}
 
 
 def expected_positives(protocol: Protocol, target: Target, grade: int | None = None) -> float:

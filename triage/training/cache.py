@@ -27,6 +27,7 @@ from triage.types import TARGETS, Organ, Phase, Target
 if TYPE_CHECKING:
     from triage.simulate.background import Background
     from triage.simulate.patient import Patient
+    from triage.simulate.strata import Mix
 
 SPACING = (1.5, 1.5, 3.0)
 AFFINE = torch.tensor([*SPACING, 1.0], dtype=torch.float64)
@@ -156,12 +157,14 @@ def load_backgrounds(data: Path, names: Sequence[str]) -> list[Background]:
 
 
 def _work(
-    task: tuple[Path, int, Sequence[int], int, float, float, Path | None, Sequence[str], float],
+    task: tuple[
+        Path, int, Sequence[int], int, float, float, Path | None, Sequence[str], float, Mix | None
+    ],
 ) -> int:
     from triage.simulate.patient import simulate
     from triage.simulate.plan import PHASES
 
-    out, seed, ids, variants, enriched, share, data, names, plain = task
+    out, seed, ids, variants, enriched, share, data, names, plain, mix = task
     torch.set_num_threads(1)
     backgrounds = load_backgrounds(data, names) if data else []
     made = 0
@@ -174,7 +177,8 @@ def _work(
             spacing=SPACING,
             backgrounds=backgrounds,
             parametric_share=share,
-            enriched=enriched,
+            case=mix,
+            enriched=None if mix else enriched,
             variants=variants,
             phases={**PHASES, Phase.PLAIN: plain * sum(PHASES.values())} if plain else None,
         )
@@ -195,14 +199,16 @@ def build(
     data: Path | None = None,
     backgrounds: Sequence[str] = (),
     plain: float = 0.0,
+    mix: Mix | None = None,
     workers: int | None = None,
 ) -> int:
     """Simulate `people` anatomies, `variants` patients each, into `out`; returns patients made.
 
-    `plain`: scans without contrast for each scan with it; the localiser has to know them.
+    `plain`: scans without contrast for each scan with it; the localiser has to know them. `mix`:
+    draws their injuries, in place of `enriched`.
     """
     workers = workers or os.cpu_count() or 1
-    rest = (variants, enriched, parametric_share, data, backgrounds, plain)
+    rest = (variants, enriched, parametric_share, data, backgrounds, plain, mix)
     tasks = [(out, seed, range(k, people, workers), *rest) for k in range(workers)]
     with mp.get_context("spawn").Pool(workers) as pool:
         return sum(pool.imap_unordered(_work, tasks))
@@ -240,7 +246,8 @@ def build_judged(
     Their order is random, so the first ones are a fair sample. `data`: holds the anatomies that
     the protocol names. `injured`: those without any injury are left out.
     """
-    from triage.simulate.protocol import load, stratum_of
+    from triage.simulate.protocol import load
+    from triage.simulate.strata import stratum_of
 
     protocol, workers = load(version), workers or os.cpu_count() or 1
     numbers = [n for n in range(count) if not injured or stratum_of(protocol.judged(n).stratum)]

@@ -140,7 +140,14 @@ def groups(targets: Json) -> str:
     )
 
 
-def probabilities(targets: Json) -> str:
+WEIGHED = (
+    "Each patient counts as often as that combination of injuries comes at natural prevalence"
+    " (Horvitz and Thompson, 1952). AUC, sensitivity and specificity elsewhere are those of the"
+    " test patients as they are, among whom high grades and injuries in company are more frequent."
+)
+
+
+def probabilities(targets: Json, *, weighted: bool = False) -> str:
     rows = [
         [
             name,
@@ -155,7 +162,8 @@ def probabilities(targets: Json) -> str:
     if not rows:
         return ""
     head = ["target", "Brier score", "slope", "intercept", "observed / expected"]
-    return "## Are the probabilities right\n\n" + table(head, rows)
+    said = f"{WEIGHED}\n\n" if weighted else ""
+    return f"## Are the probabilities right\n\n{said}" + table(head, rows)
 
 
 def branches(targets: Json) -> str:

@@ -38,7 +38,8 @@ class Case:
     """One series to score: its patient, labels, and HU on the working grid (1, X, Y, Z).
 
     `images`: the grid is a stack of single slices. `any_injury`: None where it is not known.
-    `lesions`: of truth.json, by target.
+    `lesions`: of truth.json, by target. `weight`: how many patients of its population it stands
+    for, of any unit; None where the sample is one.
     """
 
     patient_id: str
@@ -50,6 +51,7 @@ class Case:
     phase: Phase
     any_injury: bool | None = None
     lesions: Sequence[Mapping[str, Any]] = ()
+    weight: float | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ def case_of(entry: Entry) -> Case:
         entry.phase,
         _any_injury(entry),
         entry.meta["truth"].get("lesions", ()),
+        entry.meta.get("weight", entry.meta["truth"].get("judged", {}).get("weight")),
     )
 
 
@@ -107,6 +110,7 @@ def case_from(patient: Patient, files: SeriesFiles) -> Case:
         phase_of(files.aortic_hu),
         patient.any_injury,
         patient.truth.get("lesions", ()),
+        patient.truth.get("judged", {}).get("weight"),
     )
 
 
@@ -209,6 +213,7 @@ def _row(
         "target": target.value,
         "label": int(grade > 0),
         "any_injury": math.nan if case.any_injury is None else int(case.any_injury),
+        "weight": math.nan if case.weight is None else case.weight,
         "grade": grade,
         "assessed": 0,
         "phase": (seen.scope.phase if seen.scope else case.phase).value,

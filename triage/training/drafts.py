@@ -6,9 +6,9 @@ from pathlib import Path
 
 from triage.inference.networks import Networks, load_networks
 from triage.training import assemble, cache, scoring
-from triage.training.recipe import Recipe, choosers, entries, load_trained, say
+from triage.training.recipe import Recipe, entries, load_trained, say, weighed
 
-SCORED = ("choose", "cal", "well", "judged")
+SCORED = ("fuse", "cal", "well", "judged")
 
 
 def write_draft(work: Path, recipe: Recipe, *, heads: bool = True) -> Path:
@@ -30,7 +30,7 @@ def write_draft(work: Path, recipe: Recipe, *, heads: bool = True) -> Path:
 
 def scored_set(work: Path, recipe: Recipe, name: str) -> list[cache.Entry]:
     """Patients of one of `SCORED`."""
-    return choosers(work, recipe) if name == "choose" else entries(work, name)
+    return entries(work, name) if name == "judged" else weighed(work, recipe, name)
 
 
 def score_sets(work: Path, recipe: Recipe) -> None:

@@ -34,7 +34,7 @@ DATA = [
     "without injury as backgrounds, with simulated injuries, look-alikes, contrast phases and "
     "scanners. No image of an injured real patient was used.",
     "Simulated injuries are simpler than real ones: expect less on real patients.",
-    "Fusion was fitted on persons that trained nothing; they stopped trainings early, too.",
+    "Fusion was fitted on persons that trained and selected nothing.",
 ]
 ATTRIBUTION = [
     "Anatomies s0327 (training), s0328 (calibration), s0011 (test): TotalSegmentator (CC BY 4.0).",
@@ -83,7 +83,7 @@ def finish(work: Path, recipe: Recipe, out: Path, version: str, notes: Sequence[
         from_rows([*_scores(work, "cal"), *_scores(work, "well")]),
         calibrated_on="simulated",
         prevalence=natural(),
-        out_of_fold=from_rows(_scores(work, "choose")),
+        out_of_fold=from_rows(_scores(work, "fuse")),
     )
     table = fitted.cutoffs
     judged = judge_with_bundle(from_rows(_scores(work, "judged")), table)

@@ -84,6 +84,7 @@ def make_sets(work: Path, recipe: Recipe, data: Path | None) -> None:
             data=data,
             backgrounds=s.backgrounds,
             plain=s.plain,
+            mix=s.mix,
         )
         say(f"set {name}: {made} patients made")
 

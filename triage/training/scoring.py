@@ -28,6 +28,7 @@ FIELDS = (
     "series_id",
     "target",
     "any_injury",
+    "weight",
     "label",
     "grade",
     "score",

@@ -26,7 +26,11 @@ DIGITS = 6
 
 
 def measure(judged: Judged, prevalence: Shares | None = None) -> dict[str, Any]:
-    """All metrics as JSON. `prevalence`: positives and negatives are weighed to these shares."""
+    """All metrics as JSON. `prevalence`: positives and negatives are weighed to these shares.
+
+    A column `weight` weighs patients where probabilities are judged. AUC, sensitivity and
+    specificity are those of the patients as they are: exact intervals know no weights.
+    """
     table = judged.table
     out: dict[str, Any] = {
         "schema_version": "1",
@@ -41,6 +45,7 @@ def measure(judged: Judged, prevalence: Shares | None = None) -> dict[str, Any]:
             "prevalence": "as-is"
             if prevalence is None
             else {t.value: p for t, p in prevalence.items()},
+            "weighted": table.weights is not None,
             "notes": [*table.notes, *judged.notes],
         },
         "intervals": {"level": 0.95, "auc": area.METHOD, "rates": rates.METHOD},
@@ -74,7 +79,8 @@ def _target(judged: Judged, t: int, share: float | None) -> dict[str, Any]:
         "auc": area.auc_interval(scores, y, persons).to_dict(),
     }
     both = 0 < y.sum() < len(y)
-    weights = weights_to_prevalence(y, share) if share is not None and both else np.ones(len(y))
+    own = None if table.weights is None else table.weights[use]
+    weights = weights_to_prevalence(y, share if both else None, own)
     column = subgroups.Column(scores, y, persons, judged.rule_out[t], judged.rule_in[t])
     for name in ("rule_out", "rule_in"):
         cutoff = getattr(column, name)
@@ -204,7 +210,8 @@ def rsna(judged: Judged, prevalence: Shares | None) -> dict[str, Any]:
     hurt = (labels[use] == 1).any(axis=1).astype(np.float64)
     share = shares.of_any(prevalence)
     both = 0 < hurt.sum() < len(hurt)
-    weights = weights_to_prevalence(hurt, share) if share is not None and both else None
+    own = None if table.weights is None else table.weights[use]
+    weights = weights_to_prevalence(hurt, share if both else None, own)
     return {
         "patients": int(use.sum()),
         "reason": None,

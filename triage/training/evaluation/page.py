@@ -75,6 +75,8 @@ def _about(metrics: Mapping[str, Any]) -> str:
     data, bundle = metrics["data"], metrics.get("bundle")
     shares = data["prevalence"]
     weighed = "as they come" if shares == "as-is" else "weighed to given shares of injured patients"
+    if data.get("weighted"):
+        weighed += ", patients by their own weights where probabilities are judged"
     parts = [
         f"{data['patients']} patients ({data['persons']} persons), {data['injured']} injured, "
         f"{data['healthy']} {data['healthy_means']}, {weighed}",

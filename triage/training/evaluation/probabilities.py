@@ -62,14 +62,14 @@ def _separated(x: Floats, positive: NDArray[np.bool_]) -> bool:
 def reliability(p: Floats, labels: Floats, weights: Floats, bins: int = 10) -> list[dict[str, Any]]:
     """Groups of equal size by rising p: mean p, observed share with its interval.
 
-    With weights (to another prevalence) the interval's bounds are those of the unweighted share,
-    moved by the odds that the weights change it by.
+    With weights the interval's bounds are those of the unweighted share, moved by the odds that the
+    weights change it by.
     """
-    out = []
+    out, overall = [], _odds(labels, weights)
     for group in np.array_split(np.argsort(p, kind="stable"), min(bins, len(p))):
         hits, w = int(labels[group].sum()), weights[group]
         plain = clopper_pearson(hits, len(group))
-        odds = _odds(labels, weights)
+        odds = _odds(labels[group], w) if 0 < hits < len(group) else overall
         observed = Interval(*(_moved(v, odds) for v in (plain.value, plain.low, plain.high)))
         out.append(
             {
