@@ -4,8 +4,10 @@ Every variant differs from the baseline (crop of the organ, 224 pixels, balanced
 layers learning, ImageNet weights) in what its name says; all see the same persons, slices
 and folds.
 A held-out patient is judged on slices that lie evenly through the organ, by the highest logit, by
-their mean, and by the mean of the three highest: AUC over patients. Trainings are short, so the
-figures are for comparing, not for promising. Resumable: what is there is not trained again.
+their mean, and by the mean of the three highest: AUC over patients, and its lead over the
+baseline's on the same patients (paired DeLong), which tells more than two intervals that overlap.
+Trainings are short, so the figures are for comparing, not for promising. Resumable: what is there
+is not trained again.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from triage.decision.auc import auc_interval
+from triage.decision.auc import auc_interval, difference
 from triage.files import write_atomic
 from triage.inference.networks import choose_device
 from triage.training import cache, features
@@ -38,6 +40,7 @@ from triage.training.ablation_variants import (
     Variant,
     networks,
 )
+from triage.training.evaluation.wording import interval, led
 from triage.training.folds import Split, make_split
 from triage.training.layout import Patient
 from triage.training.loop import Group, Habits, Parts, Plan, Task, train
@@ -191,11 +194,13 @@ class Bench:
             by_patient.setdefault(sample.entry, []).append(float(value))
         found = [self.entries[i] for i in by_patient]
         labels = np.array([int(e.grade(target) > 0) for e in found])
-        out: dict[str, Any] = {"patients": len(found), "injured": int(labels.sum()), "auc": {}}
+        persons = [e.person for e in found]
+        out: dict[str, Any] = {"patients": len(found), "injured": int(labels.sum())}
+        out |= {"auc": {}, "persons": persons, "labels": labels.tolist(), "scores": {}}
         for name, pool in POOLS.items():
             scores = np.array([pool(np.array(v)) for v in by_patient.values()])
-            interval = auc_interval(scores, labels, [e.person for e in found])
-            out["auc"][name] = interval.to_dict()
+            out["auc"][name] = auc_interval(scores, labels, persons).to_dict()
+            out["scores"][name] = [round(float(x), 5) for x in scores]
         return out
 
 
@@ -230,28 +235,43 @@ def _slug(name: str) -> str:
 
 
 def table(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """Variant x target, AUC with interval, as Markdown; other ways to pool below."""
+    """Variant x target, AUC with interval and lead, as Markdown; other ways to pool below."""
     targets = list(next(iter(found.values())))
     lines = [f"| variant | {' | '.join(targets)} |", "|---" * (1 + len(targets)) + "|"]
     for name, own in found.items():
-        cells = ["{value:.3f} ({low:.3f}-{high:.3f})".format(**own[t]) for t in targets]
+        cells = [f"{interval(own.get(t), 3)}{led(own.get(t))}" for t in targets]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def collected(work: Path) -> dict[str, dict[str, Any]]:
-    """Variant -> target -> AUC by the highest slice; the baseline's other ways to pool behind."""
+    """Variant -> target -> AUC by the highest slice, with `lead` over the baseline's; the
+    baseline's other ways to pool behind."""
     out: dict[str, dict[str, Any]] = {}
     for number, variant in enumerate(VARIANTS):
         for path in sorted((work / "found").glob(f"{number:02d}-*.json")):
             found = json.loads(path.read_text())
             target = path.stem.split("-")[1]
-            out.setdefault(variant.name, {})[target] = found["auc"]["max"]
-            if number == 0:
-                for name in list(POOLS)[1:]:
-                    key = f"a patient by the {name} of the slices"
-                    out.setdefault(key, {})[target] = found["auc"][name]
+            baseline = work / "found" / f"00-{target}.json"
+            first = json.loads(baseline.read_text()) if baseline.exists() else None
+            out.setdefault(variant.name, {})[target] = _figure(found, "max", first)
+            for name in list(POOLS)[1:] if number == 0 else ():
+                key = f"a patient by the {name} of the slices"
+                out.setdefault(key, {})[target] = _figure(found, name, first)
     return out
+
+
+def _figure(
+    found: Mapping[str, Any], pool: str, baseline: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """AUC of one way to pool; its lead over the baseline's, if that judged the same patients."""
+    own: dict[str, Any] = dict(found["auc"][pool])
+    if baseline is None or found["persons"] != baseline["persons"]:
+        return own
+    one, other = (np.array(x) for x in (found["scores"][pool], baseline["scores"]["max"]))
+    if not np.array_equal(one, other):
+        own["lead"] = difference(one, other, np.array(found["labels"]), found["persons"]).to_dict()
+    return own
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -35,6 +35,11 @@ def lead(found: Mapping[str, Any]) -> str:
     return "is the score" if found["low"] == found["high"] == 0 else signed(found)
 
 
+def led(found: Any) -> str:
+    """`, +0.03 (-0.01 to +0.07)` behind an AUC that has a `lead` over another's; else nothing."""
+    return f", {signed(found['lead'])}" if isinstance(found, Mapping) and "lead" in found else ""
+
+
 def percent(value: float | None) -> str:
     """One decimal; what is not quite all or nothing is never rounded to it."""
     if value is None:
