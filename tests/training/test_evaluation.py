@@ -213,10 +213,13 @@ def test_weights_of_patients_count_where_probabilities_are_judged(
         measure(judge_with_bundle(t, cutoffs)) for t in (table, replace(table, weights=weights))
     )
     assert not plain["data"]["weighted"] and weighed["data"]["weighted"]
-    assert "by their own weights" in page(weighed, {}) and "by their own" not in page(plain, {})
+    said = "<th>AUC, weighted</th>"
+    assert said in page(weighed, {}) and said not in page(plain, {})
     for name in plain["targets"]:
         one, other = plain["targets"][name], weighed["targets"][name]
         assert one["auc"] == other["auc"] and one["rule_in"] == other["rule_in"]
+        assert one["auc_weighted"] is None
+        assert abs(other["auc_weighted"]["value"] - one["auc"]["value"]) > 1e-4
         ratio = [m["calibration"]["observed_over_expected"] for m in (one, other)]
         assert ratio[1] < ratio[0]
     twice = measure(judge_with_bundle(replace(table, weights=2 * weights), cutoffs))

@@ -122,6 +122,10 @@ def test_an_empty_card_claims_nothing() -> None:
 
 
 def test_the_card_says_that_patients_are_weighed(metrics: dict[str, Any]) -> None:
-    other = {**metrics, "data": {**metrics["data"], "weighted": True}}
+    other = copy.deepcopy(metrics)
+    other["data"]["weighted"] = True
+    for found in (*other["targets"].values(), other["any_injury"]):
+        found["auc_weighted"] = {"value": 0.123, "low": 0.1, "high": 0.2}
     cards = [model_card("a", "1", m, PROVENANCE) for m in (metrics, other)]
-    assert ["Horvitz" in card for card in cards] == [False, True]
+    for said in ("Horvitz", "| AUC | AUC, weighted |", "| 0.12 (0.10-0.20) |", ", weighted 0.12"):
+        assert [said in card for card in cards] == [False, True]

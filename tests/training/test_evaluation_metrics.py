@@ -76,6 +76,37 @@ def test_doubling_every_patient_adds_no_certainty() -> None:
     assert auc_interval(np.tile(scores, 2), np.tile(labels, 2)).low > once.low + 0.01
 
 
+@given(st.lists(st.tuples(st.integers(-5, 5), st.integers(0, 1), st.integers(1, 4)), min_size=2))
+def test_a_weight_is_that_many_patients(rows: list[tuple[int, int, int]]) -> None:
+    scores, labels, times = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
+    repeated = np.repeat(np.arange(len(rows)), times.astype(int))
+    found = auc_interval(scores, labels, weights=times)
+    value = auc(scores[repeated], labels[repeated])
+    assert found.value == pytest.approx(value, nan_ok=True)
+    some = auc_interval(scores, labels, weights=np.full(len(rows), 0.3))
+    plain = auc_interval(scores, labels)
+    for one, other in ((some.value, plain.value), (some.low, plain.low), (some.high, plain.high)):
+        assert one == pytest.approx(other, nan_ok=True)  # equal weights are none
+
+
+def test_the_weighted_interval_covers_the_population() -> None:
+    """Patients drawn by strata of different difficulty: the population's AUC, not the sample's."""
+    rng = np.random.default_rng(2)
+
+    def drawn(n: int, hard: float) -> tuple[np.ndarray, ...]:  # type: ignore[type-arg]
+        labels, easy = np.arange(n) % 2, rng.random(n) > hard
+        scores = rng.normal(size=n) + labels * np.where(easy, 2.5, 0.3)
+        return scores, labels, np.where(easy, 0.9 / (1 - hard), 0.1 / hard)
+
+    truth, inside, plain, rounds = auc(*drawn(200_000, 0.1)[:2]), 0, 0, 300
+    for _ in range(rounds):
+        scores, labels, weights = drawn(160, 0.5)
+        found, without = auc_interval(scores, labels, weights=weights), auc_interval(scores, labels)
+        inside += found.low <= truth <= found.high
+        plain += without.low <= truth <= without.high
+    assert inside >= 0.9 * rounds and plain < 0.5 * rounds
+
+
 def test_a_difference_of_paired_aucs_knows_that_they_are_paired() -> None:
     rng = np.random.default_rng(3)
     labels = rng.integers(0, 2, 400)

@@ -3,7 +3,9 @@
 Variance after DeLong, DeLong and Clarke-Pearson (Biometrics 1988), summed over clusters of
 patients that share a person (Obuchowski, Biometrics 1997). The interval is symmetric on the logit
 of the AUC, so that it stays in [0, 1]; where the classes are separated DeLong's variance is 0, and
-Newcombe's method 5 (Statistics in Medicine 2006) takes its place.
+Newcombe's method 5 (Statistics in Medicine 2006) takes its place. Patients of a sample drawn by
+strata may have weights: a pair then counts by the product of both, and so do the terms of the
+variance.
 """
 
 from __future__ import annotations
@@ -57,16 +59,20 @@ def auc_interval(
     labels: NDArray[np.generic],
     persons: Sequence[str] | None = None,
     confidence: float = 0.95,
+    weights: Floats | None = None,
 ) -> Interval:
-    """AUC of scores (n,) and labels (n,) in {0, 1} with its interval; `persons` (n,) cluster."""
-    value = auc(scores, labels)
-    if math.isnan(value):
+    """AUC of scores (n,) and labels (n,) in {0, 1} with its interval; `persons` (n,) cluster.
+
+    `weights` (n,) > 0: how many patients of the population each stands for, in any unit.
+    """
+    positive = np.asarray(labels) == 1
+    if positive.all() or not positive.any():
         return UNKNOWN
+    value = auc(scores, labels) if weights is None else _weighted(scores, labels, weights)
     z = float(ndtri(0.5 + confidence / 2))
-    spread = math.sqrt(_variance(_influence(scores, labels, persons)))
+    spread = math.sqrt(_variance(_influence(scores, labels, persons, weights)))
     if value in (0.0, 1.0) or spread == 0:
-        positives = int((np.asarray(labels) == 1).sum())
-        return newcombe(value, positives, len(labels) - positives, z)
+        return newcombe(value, int(positive.sum()), int((~positive).sum()), z)
     centre, half = math.log(value / (1 - value)), z * spread / (value * (1 - value))
     return Interval(value, _sigmoid(centre - half), _sigmoid(centre + half))
 
@@ -104,19 +110,47 @@ def newcombe(value: float, positives: int, negatives: int, z: float) -> Interval
     return Interval(value, edge(value, 0.0), edge(value, 1.0))
 
 
+def _weighted(scores: Floats, labels: NDArray[np.generic], weights: Floats) -> float:
+    above, _, own, _ = _placements(scores, labels, weights)
+    return float(np.average(above, weights=own))
+
+
+def _placements(
+    scores: Floats, labels: NDArray[np.generic], weights: Floats
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """The share of the other class that each positive outranks, and that outranks each negative
+    (ties half); the weights of positives and negatives."""
+    s, positive = np.asarray(scores, dtype=np.float64), np.asarray(labels) == 1
+    w, v = weights[positive], weights[~positive]
+    above = _share_below(s[positive], s[~positive], v)
+    below = 1 - _share_below(s[~positive], s[positive], w)
+    return above, below, w, v
+
+
+def _share_below(values: Floats, others: Floats, weights: Floats) -> Floats:
+    """Weighted share of `others` below each value, ties half."""
+    order = np.argsort(others)
+    ranked, mass = others[order], np.concatenate([[0.0], np.cumsum(weights[order])])
+    both = mass[np.searchsorted(ranked, values, "left")]
+    both = both + mass[np.searchsorted(ranked, values, "right")]
+    return np.asarray(both / (2 * mass[-1]))
+
+
 def _influence(
-    scores: Floats, labels: NDArray[np.generic], persons: Sequence[str] | None
+    scores: Floats,
+    labels: NDArray[np.generic],
+    persons: Sequence[str] | None,
+    weights: Floats | None = None,
 ) -> Floats:
     """What each cluster adds to the AUC's error (clusters,); without persons, each patient."""
-    s, positive = np.asarray(scores, dtype=np.float64), np.asarray(labels) == 1
-    n, m = int(positive.sum()), int((~positive).sum())
-    every = midranks(s)
-    # Placements: the share of the other class that a patient outranks (ties half).
-    above = (every[positive] - midranks(s[positive])) / m  # (n,)
-    below = 1 - (every[~positive] - midranks(s[~positive])) / n  # (m,)
-    out = np.zeros(len(s))
-    out[positive] = (above - above.mean()) / n * math.sqrt(n / max(n - 1, 1))
-    out[~positive] = (below - below.mean()) / m * math.sqrt(m / max(m - 1, 1))
+    positive = np.asarray(labels) == 1
+    each = np.ones(len(positive)) if weights is None else weights
+    out = np.zeros(len(positive))
+    above, below, w, v = _placements(scores, labels, each)
+    for where, placed, own in ((positive, above, w), (~positive, below, v)):
+        n = len(own)
+        gap = own / own.sum() * (placed - np.average(placed, weights=own))
+        out[where] = gap * math.sqrt(n / max(n - 1, 1))
     if persons is None:
         return out
     _, index = np.unique(np.asarray(persons), return_inverse=True)

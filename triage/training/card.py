@@ -83,10 +83,7 @@ def model_card(name: str, version: str, metrics: Json, provenance: Json) -> str:
         _calibration(cutoffs, metrics.get("calibration") or {}, metrics.get("fusion") or {}),
         figures(metrics),
         groups(metrics.get("targets") or {}),
-        probabilities(
-            metrics.get("targets") or {},
-            weighted=bool((metrics.get("data") or {}).get("weighted")),
-        ),
+        probabilities(metrics.get("targets") or {}),
         branches(metrics.get("targets") or {}),
         _heads(metrics.get("sequence_heads") or {}),
         _localiser(metrics.get("localiser_dice") or {}),

@@ -20,6 +20,12 @@ from triage.training.evaluation.wording import (
 )
 
 Json = Mapping[str, Any]
+WEIGHED = (
+    "Weighted: each patient counts as often as that combination of injuries comes at natural"
+    " prevalence (Horvitz and Thompson, 1952), here and where probabilities are judged. All else is"
+    " of the test patients as they are, among whom high grades and further injuries are more"
+    " frequent."
+)
 HEAD = ["target", "injured", "AUC", "rule-out: sensitivity", "specificity", "accuracy"]
 HEAD += ["rule-in: sensitivity", "specificity", "accuracy", "accuracy at zero misses"]
 
@@ -48,6 +54,7 @@ def figures(metrics: Json) -> str:
         *(f"Scored {one_line(said)}." for said in [metrics.get("scored")] if said),
         f"Intervals of 95 %: AUC by {metrics['intervals']['auc']}; proportions by "
         f"{metrics['intervals']['rates']}.\n",
+        *([f"{WEIGHED}\n"] if data.get("weighted") else []),
     ]
     published = metrics.get("published_auc") or {}
     accuracy = metrics.get("published_accuracy") or {}
@@ -69,9 +76,13 @@ def figures(metrics: Json) -> str:
 def beside(targets: Json, published: Json, accuracy: Json) -> str:
     """A row a target, with the published figures at its end where they are wanted."""
     head = [*HEAD, *(["published AUC (real)", "published accuracy"] if published else [])]
-    rows = []
+    rows, weighted = [], any(found.get("auc_weighted") for found in targets.values())
+    if weighted:
+        head.insert(HEAD.index("AUC") + 1, "AUC, weighted")
     for name, found in targets.items():
         row = _row(name, found)
+        if weighted:
+            row.insert(HEAD.index("AUC") + 1, interval(found.get("auc_weighted")))
         if published:
             row += [number(published.get(name)), _percent(accuracy.get(name))]
         rows.append(row)
@@ -102,7 +113,9 @@ def _whole(metrics: Json) -> str:
     whole, joint, rsna = (metrics.get(k) or {} for k in ("any_injury", "joint", "rsna"))
     lines = []
     if whole.get("auc", {}).get("value") is not None:
-        lines.append(f"- {whole['means'].capitalize()}: AUC {interval(whole['auc'])}.")
+        weighted = whole.get("auc_weighted")
+        more = f", weighted {interval(weighted)}" if weighted else ""
+        lines.append(f"- {whole['means'].capitalize()}: AUC {interval(whole['auc'])}{more}.")
     if joint:
         lines.append(f"- {unsuspected(joint)}")
     if rsna.get("score") is not None:
@@ -140,14 +153,7 @@ def groups(targets: Json) -> str:
     )
 
 
-WEIGHED = (
-    "Each patient counts as often as that combination of injuries comes at natural prevalence"
-    " (Horvitz and Thompson, 1952). AUC, sensitivity and specificity elsewhere are those of the"
-    " test patients as they are, among whom high grades and injuries in company are more frequent."
-)
-
-
-def probabilities(targets: Json, *, weighted: bool = False) -> str:
+def probabilities(targets: Json) -> str:
     rows = [
         [
             name,
@@ -162,8 +168,7 @@ def probabilities(targets: Json, *, weighted: bool = False) -> str:
     if not rows:
         return ""
     head = ["target", "Brier score", "slope", "intercept", "observed / expected"]
-    said = f"{WEIGHED}\n\n" if weighted else ""
-    return f"## Are the probabilities right\n\n{said}" + table(head, rows)
+    return "## Are the probabilities right\n\n" + table(head, rows)
 
 
 def branches(targets: Json) -> str:

@@ -28,8 +28,9 @@ DIGITS = 6
 def measure(judged: Judged, prevalence: Shares | None = None) -> dict[str, Any]:
     """All metrics as JSON. `prevalence`: positives and negatives are weighed to these shares.
 
-    A column `weight` weighs patients where probabilities are judged. AUC, sensitivity and
-    specificity are those of the patients as they are: exact intervals know no weights.
+    A column `weight` weighs patients where probabilities are judged, and for `auc_weighted`. Other
+    AUCs, sensitivity and specificity are those of the patients as they are: exact intervals know no
+    weights.
     """
     table = judged.table
     out: dict[str, Any] = {
@@ -77,6 +78,7 @@ def _target(judged: Judged, t: int, share: float | None) -> dict[str, Any]:
             "positives": int((labels[missing] == 1).sum()),
         },
         "auc": area.auc_interval(scores, y, persons).to_dict(),
+        "auc_weighted": _weighted_auc(scores, y, persons, table.weights, use),
     }
     both = 0 < y.sum() < len(y)
     own = None if table.weights is None else table.weights[use]
@@ -147,13 +149,27 @@ def any_injury(judged: Judged) -> dict[str, Any]:
     score = np.nanmax(np.where(np.isnan(p), -1.0, p), axis=1)
     use = complete & (score >= 0)
     persons = [q for q, u in zip(judged.table.persons, use, strict=True) if u]
-    out["auc"] = area.auc_interval(score[use], hurt[use].astype(np.int64), persons).to_dict()
+    labels = hurt[use].astype(np.int64)
+    out["auc"] = area.auc_interval(score[use], labels, persons).to_dict()
+    out["auc_weighted"] = _weighted_auc(score[use], labels, persons, judged.table.weights, use)
     out["suspected"] = None
     if not np.isnan(judged.rule_in).any():
         flagged = np.asarray((judged.scores >= judged.rule_in).any(axis=1))[use]
         out["suspected"] = rates.at_cutoff(flagged.astype(np.float64), hurt[use], 0.5)
         del out["suspected"]["cutoff"]
     return out
+
+
+def _weighted_auc(
+    scores: Floats,
+    labels: NDArray[np.generic],
+    persons: list[str],
+    weights: Floats | None,
+    use: NDArray[np.bool_],
+) -> dict[str, float] | None:
+    if weights is None:
+        return None
+    return area.auc_interval(scores, labels, persons, weights=weights[use]).to_dict()
 
 
 def joint(judged: Judged) -> dict[str, Any] | None:

@@ -75,8 +75,8 @@ def _about(metrics: Mapping[str, Any]) -> str:
     data, bundle = metrics["data"], metrics.get("bundle")
     shares = data["prevalence"]
     weighed = "as they come" if shares == "as-is" else "weighed to given shares of injured patients"
-    if data.get("weighted"):
-        weighed += ", patients by their own weights where probabilities are judged"
+    if data["weighted"]:
+        weighed += ", patients by their own weights where that is said"
     parts = [
         f"{data['patients']} patients ({data['persons']} persons), {data['injured']} injured, "
         f"{data['healthy']} {data['healthy_means']}, {weighed}",
@@ -109,6 +109,10 @@ def _summary(targets: Mapping[str, Any]) -> str:
         [name, f"{found['positives']} of {found['patients']}", interval(found["auc"])]
         for name, found in targets.items()
     ]
+    if any(found["auc_weighted"] for found in targets.values()):
+        head.append("AUC, weighted")
+        for row, found in zip(rows, targets.values(), strict=True):
+            row.append(interval(found["auc_weighted"]))
     if not any(found["rule_out"] or found["rule_in"] for found in targets.values()):
         for row, found in zip(rows, targets.values(), strict=True):
             row.append(percents((found["zero_fn"] or {}).get("accuracy")))
