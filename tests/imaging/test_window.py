@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from triage.imaging.window import TARGET_WINDOW, WINDOWS, window
+from triage.imaging.window import window
+from triage.imaging.windows import TARGET_WINDOW, WINDOWS
 from triage.types import TARGETS
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -104,3 +106,11 @@ def test_the_command_says_why_it_does_not_start(
     assert error.startswith("triage: cannot start: ") and error.count("\n") == 1
     assert says in error
     assert not home.exists()
+
+
+def test_what_answers_over_http_loads_no_networks() -> None:
+    """They are the worker's; importing them would double the time until the first answer."""
+    heavy = ["torch", "monai", "SimpleITK", "matplotlib", "scipy.stats"]
+    code = f"import sys, triage.service.app; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
-from triage.imaging.window import TARGET_WINDOW, WINDOWS, window
+from triage.imaging.window import window
+from triage.imaging.windows import TARGET_WINDOW, WINDOWS
 from triage.reasons import REASONS
 from triage.saliency.drawing import (
     AGAINST,

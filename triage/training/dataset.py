@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from triage.dicom import decode, open_study
 from triage.imaging.resample import to_grid
 from triage.imaging.volume import AIR_HU, straightened, to_volume
-from triage.imaging.window import WINDOWS
+from triage.imaging.windows import WINDOWS
 from triage.inference.localise import localise
 from triage.inference.scope import ARTERIAL_ABOVE, DELAYED_BELOW, PLAIN_BELOW, judge_scope
 from triage.nets.localiser import Localiser

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from triage.imaging.window import WINDOWS
+from triage.imaging.windows import WINDOWS
 from triage.inference.crops import VIEWS, Region, View, cut, judged_slices, points, region
 from triage.nets.slice_net import ORGAN_CLASSES, SIZE
 from triage.training.augment import SINGLE, coarse_dropout, grey_values, pose, sharpness

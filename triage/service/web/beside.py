@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from triage.imaging.window import WINDOWS
+from triage.imaging.windows import WINDOWS
 from triage.saliency.names import MESHES, SCENE
 from triage.service.api.files import folder_of
 from triage.service.api.view import iso

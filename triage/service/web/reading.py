@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from sqlalchemy.orm import Session
 
-from triage.imaging.window import TARGET_WINDOW
+from triage.imaging.windows import TARGET_WINDOW
 from triage.service.api.view import whole
 from triage.service.records import analyses
 from triage.service.records import reading as records
