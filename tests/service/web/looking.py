@@ -34,6 +34,7 @@ DOWN = (
     "ERR_EMPTY_RESPONSE",
     "ERR_INCOMPLETE_CHUNKED",
     "htmx:sendError",
+    "503",  # not ready yet, when it comes back
 )
 
 
