@@ -76,6 +76,13 @@ def test_no_page_holds_inline_code_or_markup_of_a_patient(
         assert Words(language)("app.research") in page
 
 
+def test_the_first_finding_is_open_before_any_script_has_run(
+    client: TestClient, study: str
+) -> None:
+    findings = re.findall(r'<article class="(finding[^"]*)"', client.get(f"/studies/{study}").text)
+    assert ["open" in names.split() for names in findings] == [True, *[False] * 4]
+
+
 def test_a_hostile_name_is_text_and_short(client: TestClient, study: str) -> None:
     page = client.get("/").text
     row = re.search(rf'<tr[^>]*id="s-{study}".*?</tr>', page, re.S)
