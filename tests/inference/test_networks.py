@@ -93,6 +93,14 @@ def test_the_sequence_head_answers_where_there_is_one(tmp_path: Path) -> None:
     assert torch.equal(one.as_tensor(), two.as_tensor())  # where it looks is what members look at
 
 
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_volume_net_comes_back_as_it_was_built(tmp_path: Path, deep: bool) -> None:
+    given = VolumeNet(4, deep=deep)
+    found = load_networks(bundle(tmp_path / "b", given), "cpu").volume
+    assert found.architecture == given.architecture
+    assert found.state_dict().keys() == given.state_dict().keys()
+
+
 def test_a_volume_net_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     strange = VolumeNet(4)
     strange.architecture["kind"] = "Oracle"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from triage.nets.volume_net import GRADED, NOWHERE, TOP, VolumeNet, levels_of
+from triage.nets.volume_net import GRADED, NOWHERE, TOP, Residual, VolumeNet, levels_of
 from triage.types import ORGAN_LABEL, TARGETS, Organ, Target
 
 LIVER, SPLEEN = TARGETS.index(Target.LIVER), TARGETS.index(Target.SPLEEN)
@@ -102,6 +102,22 @@ def test_an_older_net_is_taken_up_and_answers_as_before(net: VolumeNet) -> None:
     assert torch.allclose(net(hu, regions, levels)[0], older(hu, regions, levels)[0], atol=1e-5)
     assert net.told.weight.shape[1] == older.told.weight.shape[1] + 1
     net.take_up(net.state_dict())  # one of its own kind as ever
+
+
+def test_a_deeper_net_goes_on_from_what_a_net_knows(net: VolumeNet) -> None:
+    torch.manual_seed(3)
+    deep = VolumeNet(4, deep=True).eval()
+    hu, regions, levels = people()
+    deep.take_up(net.state_dict())
+    for own, given in zip(deep(hu, regions, levels), net(hu, regions, levels), strict=True):
+        assert torch.equal(own, given)  # the new blocks count for nothing yet
+    deep.train()
+    deep(hu, regions, levels)[2].square().mean().backward()
+    for block in (deep.middle, deep.fine):
+        assert isinstance(block, Residual)
+        assert float(block.inner[-1].weight.grad.abs().max()) > 0  # and they can learn
+    with pytest.raises(RuntimeError):
+        net.take_up(deep.state_dict())  # not the other way
 
 
 @torch.no_grad()

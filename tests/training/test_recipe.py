@@ -26,6 +26,7 @@ from triage.training.recipe import (
     choosers,
     learners,
     load_trained,
+    read_volume,
     weighed,
 )
 from triage.types import TARGETS, Target
@@ -68,6 +69,12 @@ def test_what_the_folder_trained_comes_first(tmp_path: Path) -> None:
     later = load_trained(tmp_path, recipe)
     assert later.taken == ("slices", "sequence")
     assert all(torch.equal(v, finder[k]) for k, v in later.localiser.state_dict().items())
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_volume_net_is_read_as_deep_as_it_was_trained(tmp_path: Path, deep: bool) -> None:
+    checkpoint.save(tmp_path / "net.pt", {"net": VolumeNet(deep=deep).state_dict()})
+    assert read_volume(tmp_path / "net.pt").architecture["deep"] is deep
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from triage.audit.examine import Eyes, Record, examine
 from triage.audit.suspicions import Suspicion, suspicions
 from triage.audit.walk import items
 from triage.nets.bundle import BundleError, find_bundle, load_tensors, read_manifest
-from triage.nets.localiser import Localiser
+from triage.nets.localiser import localiser_of
 from triage.nets.quality_bundle import find_quality, load_quality
 from triage.settings import Settings
 
@@ -44,7 +44,7 @@ def open_eyes(settings: Settings, *, phase: bool = True) -> Eyes:
     if phase:
         bundle = find_bundle(settings.model)
         manifest = read_manifest(bundle)
-        localiser = Localiser(int(str(manifest.networks["localiser"]["width"])))
+        localiser = localiser_of(manifest.networks["localiser"])
         localiser.load_state_dict(load_tensors(bundle, "localiser.safetensors", manifest))
         localiser.eval().requires_grad_(False)
     return Eyes(load_quality(folder), localiser, settings)

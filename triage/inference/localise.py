@@ -14,6 +14,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from triage.inference.ends import CUT_SHARE, SOLID, areas, cut_organs
+from triage.inference.kidneys import sharpen
 from triage.nets.localiser import POOL, Localiser, pad_to_stride, scale
 from triage.types import ORGAN_LABEL, Anatomy, Organ
 
@@ -44,7 +45,10 @@ def localise(net: Localiser | Networks, grid: MetaTensor) -> Anatomy:
     p = logits.softmax(1)
     p = p * _largest_parts(p.argmax(1)[0]).to(p)[None]
     labels = _finer(p[0])[: shape[0], : shape[1], : shape[2]]
-    anatomy = describe(labels.cpu(), grid.affine)
+    labels = labels.cpu()
+    if (net if isinstance(net, Localiser) else net.localiser).edges:
+        labels = sharpen(labels, p[0].cpu(), grid.as_tensor()[0].cpu())
+    anatomy = describe(labels, grid.affine)
     cut = cut_organs(run, small, areas(p))
     whole = {o: anatomy.volume_ml[o] > 0 and o not in cut for o in SOLID}
     return replace(anatomy, complete={**anatomy.complete, **whole}, cut=cut)

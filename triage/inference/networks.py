@@ -11,7 +11,7 @@ from torch import nn
 from triage.inference.engines import Engine, choose_engine
 from triage.inference.programs import Programs
 from triage.nets.bundle import BundleError, Manifest, load_tensors, read_manifest, reference, verify
-from triage.nets.localiser import Localiser
+from triage.nets.localiser import Localiser, localiser_of
 from triage.nets.sequence_head import SequenceHeads
 from triage.nets.slice_net import SHARED, SIZE, SliceEnsembles
 from triage.nets.volume_net import KIND, VolumeNet
@@ -57,11 +57,8 @@ def load_networks(folder: Path, device: str = "auto", engine: Engine | None = No
     manifest = read_manifest(folder)
     verify(folder, manifest)
 
-    def number(network: str, key: str) -> int:
-        return int(str(manifest.networks[network][key]))
-
     where = choose_device(device)
-    localiser = Localiser(number("localiser", "width"))
+    localiser = localiser_of(manifest.networks["localiser"])
     slices = _ensembles(manifest)
     volume = _volume(manifest)
     nets: dict[str, nn.Module] = {"localiser": localiser, "slices": slices, "volume": volume}
@@ -112,7 +109,8 @@ def _volume(manifest: Manifest) -> VolumeNet:
             repr(kind)[:100],
             "Use a bundle that fits this version of the program, or train it again.",
         )
-    return VolumeNet(int(str(data["width"])), blood=bool(data.get("blood", False)))
+    told = {name: bool(data.get(name, False)) for name in ("blood", "deep")}
+    return VolumeNet(int(str(data["width"])), **told)
 
 
 def _sequence(manifest: Manifest) -> SequenceHeads | None:

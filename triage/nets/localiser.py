@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -41,12 +42,14 @@ def unet(inputs: int, outputs: int, width: int) -> UNet:
 class Localiser(nn.Module):
     """Scaled HU (B, 1, X, Y, Z) on a 4.5 x 4.5 x 6 mm grid -> logits (B, 8, X, Y, Z).
 
-    Classes are background, then those of `ORGAN_LABEL`.
+    Classes are background, then those of `ORGAN_LABEL`. `edges`: kidneys are taken to their edges
+    after it (`inference.kidneys`); bundles before 0.6 were measured without.
     """
 
-    def __init__(self, width: int = 16) -> None:
+    def __init__(self, width: int = 16, *, edges: bool = True) -> None:
         super().__init__()
-        self.architecture: dict[str, Any] = {"kind": "UNet", "width": width}
+        self.architecture: dict[str, Any] = {"kind": "UNet", "width": width, "edges": edges}
+        self.edges = edges
         self.net = unet(1, CLASSES, width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,6 +57,11 @@ class Localiser(nn.Module):
             raise ValueError(f"Expected (B, 1, X, Y, Z), got {tuple(x.shape)}")
         logits: Tensor = self.net(x)  # (B, 8, X, Y, Z)
         return logits
+
+
+def localiser_of(data: Mapping[str, object]) -> Localiser:
+    """An untrained localiser of the kind that a manifest describes."""
+    return Localiser(int(str(data["width"])), edges=bool(data.get("edges", False)))
 
 
 def pad_to_stride(x: Tensor, stride: int = STRIDE, value: float = -1.0) -> Tensor:

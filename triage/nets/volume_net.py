@@ -80,6 +80,27 @@ def _block(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Se
     )
 
 
+class Residual(nn.Module):
+    """x + f(x), rectified (He et al., CVPR 2016).
+
+    f begins as nothing (Goyal et al., arXiv 1706.02677): a net that has learned may be given one,
+    and goes on from what it knows.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(
+            _block(channels, channels),
+            nn.Conv3d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm3d(channels),
+        )
+        nn.init.zeros_(self.inner[-1].weight)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = F.relu(x + self.inner(x))  # (B, channels, X, Y, Z)
+        return out
+
+
 class VolumeNet(nn.Module):
     """HU, organ regions and medians -> study logits, grades, lesion map.
 
@@ -87,12 +108,14 @@ class VolumeNet(nn.Module):
     multiples of 4; levels (B, 5), the median HU of each of `LEVELS` in the whole patient. The study
     logit of a target comes from means over the strongest 4, 40 and 400 voxels of its map near its
     organ. `blood`: whether it is told the difference from the last level; bundles before 0.3 are
-    not.
+    not. `deep`: residual blocks at 3 and 6 mm, which bundles before 0.6 do not have.
     """
 
-    def __init__(self, width: int = 16, *, blood: bool = True) -> None:
+    def __init__(self, width: int = 16, *, blood: bool = True, deep: bool = False) -> None:
         super().__init__()
-        self.architecture: dict[str, Any] = {"kind": KIND, "width": width, "blood": blood}
+        self.architecture: dict[str, Any] = {
+            "kind": KIND, "width": width, "blood": blood, "deep": deep
+        }  # fmt: skip
         self.blood = blood
         told = len(REGIONS) + 1 + blood
         self.stem = nn.Sequential(
@@ -110,6 +133,8 @@ class VolumeNet(nn.Module):
         self.up_2 = _block(4 * width, 2 * width, kernel=1)
         self.fuse = _block(2 * width, 2 * width)
         self.up_1 = nn.ConvTranspose3d(2 * width, width, 3, stride=2, padding=1, output_padding=1)
+        self.middle: nn.Module = Residual(2 * width) if deep else nn.Identity()
+        self.fine: nn.Module = Residual(width) if deep else nn.Identity()
         self.map = nn.Conv3d(width, len(TARGETS), 1)
         self.study = nn.ModuleList([nn.Linear(len(TOP), 1) for _ in TARGETS])
         self.grade = nn.ModuleList([nn.Linear(len(TOP), 1) for _ in GRADED])
@@ -141,11 +166,15 @@ class VolumeNet(nn.Module):
         half = self.down_1(torch.cat([fine, told], 1))  # (B, 2 width, X/2, Y/2, Z/2)
         quarter = self.up_2(self.down_2(half))  # (B, 2 width, X/4, Y/4, Z/4)
         half = self.fuse(half + F.interpolate(quarter, scale_factor=2.0, mode="nearest"))
-        return F.relu(self.up_1(half) + fine + self.told(told))
+        half = self.middle(half)
+        finest: Tensor = self.fine(F.relu(self.up_1(half) + fine + self.told(told)))
+        return finest
 
     def take_up(self, weights: Mapping[str, Tensor]) -> None:
-        """Load weights, also of a net that was not told of the blood: it counts for nothing yet."""
-        own, wide = self.state_dict(), {}
+        """Load weights, also of a net that was not told of the blood, or was not deep: what it
+        lacks counts for nothing yet."""
+        own = self.state_dict()
+        wide = {n: v for n, v in own.items() if n.startswith(("middle.", "fine."))}
         for name, given in weights.items():
             missing = own[name].shape[1] - given.shape[1] if given.ndim == 5 and name in own else 0
             wide[name] = F.pad(given, [0] * 7 + [missing]) if missing == 1 else given

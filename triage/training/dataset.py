@@ -24,7 +24,7 @@ from triage.imaging.volume import AIR_HU, straightened, to_volume
 from triage.imaging.windows import WINDOWS
 from triage.inference.localise import localise
 from triage.inference.scope import ARTERIAL_ABOVE, DELAYED_BELOW, PLAIN_BELOW, judge_scope
-from triage.nets.localiser import Localiser
+from triage.nets.localiser import Localiser, localiser_of
 from triage.reasons import NotAnalysed
 from triage.settings import settings
 from triage.training.cache import Entry, body_square
@@ -135,7 +135,7 @@ def prepare(
     tasks = [(p, s) for p in data.patients for s in p.series]
     state = {k: v.cpu() for k, v in localiser.state_dict().items()}
     entries, left_out = [], []
-    with _results(tasks, work, state, localiser.architecture["width"], workers) as results:
+    with _results(tasks, work, state, localiser.architecture, workers) as results:
         for i, (folder, problem) in enumerate(results):
             patient, files = tasks[i]
             if problem is None:
@@ -149,13 +149,13 @@ def prepare(
 _NET: list[Localiser] = []
 
 
-def _start(state: dict[str, torch.Tensor], width: int) -> None:
+def _start(state: dict[str, torch.Tensor], kind: dict[str, Any]) -> None:
     torch.set_num_threads(1)
-    _load(state, width)
+    _load(state, kind)
 
 
-def _load(state: dict[str, torch.Tensor], width: int) -> None:
-    net = Localiser(width)
+def _load(state: dict[str, torch.Tensor], kind: dict[str, Any]) -> None:
+    net = localiser_of(kind)
     net.load_state_dict(state)
     _NET[:] = [net.eval()]
 
@@ -165,16 +165,20 @@ Task = tuple[Patient, SeriesFiles]
 
 @contextmanager
 def _results(
-    tasks: list[Task], work: Path, state: dict[str, torch.Tensor], width: int, workers: int
+    tasks: list[Task],
+    work: Path,
+    state: dict[str, torch.Tensor],
+    kind: dict[str, Any],
+    workers: int,
 ) -> Iterator[Iterator[tuple[Path, str | None]]]:
     sha = hashlib.sha256(b"".join(v.numpy().tobytes() for v in state.values())).hexdigest()
     jobs = ((p, s, work, sha) for p, s in tasks)
     volumes = sum(s.kind == "dicom" for _, s in tasks)
     if workers <= 1 or volumes < 4:  # images are read in no time
-        _load(state, width)
+        _load(state, kind)
         yield map(_one, jobs)
     else:
-        pool = mp.get_context("spawn").Pool(workers, _start, (state, width))
+        pool = mp.get_context("spawn").Pool(workers, _start, (state, kind))
         with pool:
             yield pool.imap(_one, jobs)
 

@@ -21,6 +21,7 @@ from triage.training.recipe import (
     AGAIN,
     LOCALISER_AGAIN,
     VOLUME_AGAIN,
+    VOLUME_DEEP,
     VOLUME_FOUND,
     Recipe,
     entries,
@@ -53,6 +54,7 @@ TRAINED = {
     "volume": "volume.pt",
     VOLUME_AGAIN: f"{VOLUME_AGAIN}.pt",
     VOLUME_FOUND: f"{VOLUME_FOUND}.pt",
+    VOLUME_DEEP: f"{VOLUME_DEEP}.pt",
     "sequence": "sequence.pt",
 }
 # W: a work folder; DATA: backgrounds and anatomies; IMAGENET: weights of MobileNetV2; BASE: the

@@ -102,13 +102,16 @@ def train_again(
     steps: int,
     name: str,
     found: bool = False,
+    deep: bool = False,
     held: Sequence[Entry],
     validate_every: int,
     log: Callable[[str], None] = print,
 ) -> VolumeNet:
     """A second round from the weights `start`, on mistakes; otherwise as `volume.train`."""
     torch.manual_seed(SEED)
-    task = VolumeTask(entries, held, turns=HARD_TWICE, rate=RATE / 2, name=name, found=found)
+    task = VolumeTask(
+        entries, held, turns=HARD_TWICE, rate=RATE / 2, name=name, found=found, deep=deep
+    )
     task.net.take_up(start)
     task.hard = collect(task.net, task.cases, work / f"{name}_mistakes.jsonl", EVERY, log)
     plan = Plan(steps, BATCH, SEED, validate_every=validate_every, patience=PATIENCE)

@@ -125,8 +125,9 @@ def volume(job: Job, begin: Start) -> VolumeNet:
     """The volume net."""
     seed = job.options.seed + 3
     torch.manual_seed(seed)
-    task = volumes.VolumeTask(_masked(job.inside(without_fold=0)))
-    base = VolumeNet(begin.base.volume.architecture["width"])
+    given = begin.base.volume.architecture
+    task = volumes.VolumeTask(_masked(job.inside(without_fold=0)), deep=given["deep"])
+    base = VolumeNet(given["width"], deep=given["deep"])
     base.take_up(begin.base.volume.state_dict())
     _go_on(task.net, base, job, "volume")
     plan, habits = loop.Plan(_steps(job, "volume"), 10, seed), loop.Habits(job.device)

@@ -109,7 +109,8 @@ LOCALISER_AGAIN = "localiser_again"  # on the same persons, once more simulated 
 LOCALISER_MIX = 0.5
 VOLUME_AGAIN = "volume_again"  # the volume net's second round, on the first one's mistakes
 VOLUME_FOUND = "volume_found"  # its third: on mistakes, and on organs as the localiser finds them
-VOLUME_ROUNDS = ("volume", VOLUME_AGAIN, VOLUME_FOUND)
+VOLUME_DEEP = "volume_deep"  # its fourth, as the third, with residual blocks at 3 and 6 mm
+VOLUME_ROUNDS = ("volume", VOLUME_AGAIN, VOLUME_FOUND, VOLUME_DEEP)
 STEPS = {
     "localiser": 1500,
     LOCALISER_AGAIN: 1800,
@@ -118,6 +119,7 @@ STEPS = {
     "volume": 4000,
     VOLUME_AGAIN: 3000,
     VOLUME_FOUND: 3000,
+    VOLUME_DEEP: 6000,
 }
 SHIPPED = Recipe(SETS, learn=170, early=110, folds=4, epochs=12, steps=STEPS, validate_every=1000)
 
@@ -224,8 +226,9 @@ def read_localiser(path: Path) -> Localiser:
 
 
 def read_volume(path: Path) -> VolumeNet:
-    net = VolumeNet()
-    net.take_up(trained_weights(path))
+    weights = trained_weights(path)
+    net = VolumeNet(deep=any(name.startswith("fine.") for name in weights))
+    net.take_up(weights)
     return net
 
 

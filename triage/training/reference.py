@@ -45,6 +45,7 @@ from triage.training.recipe import (
     LOCALISER_MIX,
     SHIPPED,
     VOLUME_AGAIN,
+    VOLUME_DEEP,
     VOLUME_FOUND,
     VOLUME_ROUNDS,
     Recipe,
@@ -229,7 +230,7 @@ def train_volume_round(a: Namespace, recipe: Recipe, name: str) -> None:
     base = load_networks(recipe.base, "cpu") if recipe.base else None
     before = a.work / f"{VOLUME_ROUNDS[VOLUME_ROUNDS.index(name) - 1]}.pt"
     start = _own_or(base.volume if base else None, before, read_volume)
-    found = name == VOLUME_FOUND
+    found = name in (VOLUME_FOUND, VOLUME_DEEP)
     if found:
         finder = _own_or(
             base.localiser if base else None, localiser_weights(a.work), read_localiser
@@ -242,6 +243,7 @@ def train_volume_round(a: Namespace, recipe: Recipe, name: str) -> None:
         steps=recipe.steps[name],
         name=name,
         found=found,
+        deep=name == VOLUME_DEEP,
         held=held,
         validate_every=recipe.validate_every,
         log=say,
@@ -265,6 +267,7 @@ STAGES: dict[str, Callable[[Namespace, Recipe], None]] = {
     "volume": train_volume,
     VOLUME_AGAIN: lambda a, recipe: train_volume_round(a, recipe, VOLUME_AGAIN),
     VOLUME_FOUND: lambda a, recipe: train_volume_round(a, recipe, VOLUME_FOUND),
+    VOLUME_DEEP: lambda a, recipe: train_volume_round(a, recipe, VOLUME_DEEP),
     "sequence": lambda a, recipe: train_sequence(a.work, recipe),
     "judged": lambda a, _: make_judged(a.work, a.data, a.judged),
     "score": score,

@@ -75,8 +75,9 @@ class VolumeTask(Task[Piece, Piece]):
         rate: float = RATE,
         name: str = "volume",
         found: bool = False,
+        deep: bool = False,
     ) -> None:
-        self.net: VolumeNet = VolumeNet(width)
+        self.net: VolumeNet = VolumeNet(width, deep=deep)
         self.held, self.hard, self.rate, self.name = held, hard or {}, rate, name
         self.found = found
         self.cases = [Case(e, found=found) for e in entries if e.is_volume]

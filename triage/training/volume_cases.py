@@ -23,7 +23,7 @@ from triage.types import ORGAN_LABEL, TARGET_ORGANS, TARGETS, Organ, Target
 
 SPOTS = 500  # places remembered of each lesion and each organ
 MASKED = 0.3  # share of a voxel of 3 mm from which on it counts as lesion
-FOUND = "found.npy"  # organs at 3 mm as the localiser finds them, beside a patient's labels
+FOUND = "found_organs.npy"  # organs at 3 mm as the localiser finds them, beside a patient's labels
 
 
 def find_organs(entries: Sequence[Entry], net: Localiser, log: Callable[[str], None]) -> None:
