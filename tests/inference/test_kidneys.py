@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from triage.inference.kidneys import sharpen
+from triage.inference.networks import load_networks
+from triage.nets.bundle import find_bundle
 from triage.nets.localiser import POOL
+from triage.settings import Settings
+from triage.training.evaluation.real_ct import organ_dice
 from triage.types import ORGAN_LABEL, Organ
 
 SIDES = (96, 96, 60)  # of 1.5 x 1.5 x 3 mm
@@ -115,3 +121,16 @@ def test_odd_sides_and_a_kidney_at_the_edge() -> None:
     assert after.shape == before[even].shape
     assert dice(after == RIGHT, KIDNEY[even]) > 0.9
     assert np.isin(after.numpy(), [0, LIVER, RIGHT]).all()
+
+
+def test_low_kidneys_of_a_real_ct_that_trained_nothing(shared: Path) -> None:
+    nets = load_networks(find_bundle("reference"), "cpu")
+    ct = shared / "ct"
+    seen = []
+    for edges in (False, True):
+        nets.localiser.edges = edges
+        dice = organ_dice(nets, ct / "portal_abdomen_dicom", ct / "portal_abdomen_organs.nii.gz",
+                          Settings())  # fmt: skip
+        seen.append(min(dice[Organ.KIDNEY_RIGHT], dice[Organ.KIDNEY_LEFT]))
+    without, taken = seen
+    assert taken >= 0.85 > without

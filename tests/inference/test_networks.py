@@ -13,7 +13,7 @@ from triage.inference.localise import describe
 from triage.inference.networks import Networks, load_networks
 from triage.inference.score import gather, pool_slices, to_score
 from triage.nets.bundle import BundleError
-from triage.nets.localiser import Localiser
+from triage.nets.localiser import Localiser, localiser_of
 from triage.nets.sequence_head import SequenceHead, SequenceHeads
 from triage.nets.slice_net import SliceEnsembles
 from triage.nets.volume_net import VolumeNet
@@ -91,6 +91,11 @@ def test_the_sequence_head_answers_where_there_is_one(tmp_path: Path) -> None:
     one = explain(plain, answer(plain)[0], anatomy, Target.LIVER, (1.0, 0.0))
     two = explain(with_head, evidence, anatomy, Target.LIVER, (1.0, 0.0))
     assert torch.equal(one.as_tensor(), two.as_tensor())  # where it looks is what members look at
+
+
+def test_kidneys_go_to_their_edges_where_the_bundle_was_measured_so(tmp_path: Path) -> None:
+    assert load_networks(bundle(tmp_path / "b", VolumeNet(4)), "cpu").localiser.edges
+    assert not localiser_of({"kind": "UNet", "width": 16}).edges  # of a bundle before 0.6
 
 
 @pytest.mark.parametrize("deep", [False, True])
