@@ -21,7 +21,7 @@ from triage.training.volume import (
     lesion_loss,
     study_logits,
 )
-from triage.training.volume_cases import Case, cut_cube, find_organs, moved
+from triage.training.volume_cases import FOUND, Case, cut_cube, find_organs, moved
 from triage.types import TARGETS, Target
 
 LIVER = TARGETS.index(Target.LIVER)
@@ -97,9 +97,9 @@ def test_the_organs_are_those_that_the_localiser_finds(tmp_path: Path) -> None:
     assert found.organs.shape == true.organs.shape and found.organs.dtype == torch.uint8
     assert not torch.equal(found.organs, true.organs)  # nobody trained this localiser
     assert torch.equal(found.bits, true.bits)  # lesions stay where they are
-    written = (people[0].folder / "found.npy").stat().st_mtime_ns
+    written = (people[0].folder / FOUND).stat().st_mtime_ns
     find_organs(people, Localiser(4).eval(), said.append)
-    assert (people[0].folder / "found.npy").stat().st_mtime_ns == written  # not made again
+    assert (people[0].folder / FOUND).stat().st_mtime_ns == written  # not made again
 
 
 def test_nobody_with_both_labels_is_refused(people: list[Entry]) -> None:

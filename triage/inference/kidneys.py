@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from triage.imaging.resample import WORKING_SPACING
 from triage.nets.localiser import POOL
 from triage.types import ORGAN_LABEL, Organ
 
@@ -28,9 +29,9 @@ Mask = NDArray[np.bool_]
 
 KIDNEYS = (Organ.KIDNEY_RIGHT, Organ.KIDNEY_LEFT)
 SOLID = tuple(ORGAN_LABEL[o] for o in (Organ.LIVER, Organ.SPLEEN, *KIDNEYS))
-SPACING = np.array((4.5, 4.5, 6.0))  # mm, the localiser's grid
-FINE = np.array((3.0, 3.0, 3.0))  # mm, where the last step decides
-HALF = (2, 2, 1)  # voxels of the working grid in one of those
+HALF = (2, 2, 1)  # voxels of the working grid in one of that on which the last step decides
+SPACING = np.multiply(WORKING_SPACING, POOL)  # mm: of the localiser's grid
+FINE = np.multiply(WORKING_SPACING, HALF)  # mm: 3 each way
 ROOM = 40.0  # mm around what the localiser found
 BLUR = 8.0  # mm: how far it errs
 SMOOTH = 1.5  # mm: tissues are larger than voxels
