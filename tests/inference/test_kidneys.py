@@ -126,11 +126,7 @@ def test_odd_sides_and_a_kidney_at_the_edge() -> None:
 def test_low_kidneys_of_a_real_ct_that_trained_nothing(shared: Path) -> None:
     nets = load_networks(find_bundle("reference"), "cpu")
     ct = shared / "ct"
-    seen = []
-    for edges in (False, True):
-        nets.localiser.edges = edges
-        dice = organ_dice(nets, ct / "portal_abdomen_dicom", ct / "portal_abdomen_organs.nii.gz",
-                          Settings())  # fmt: skip
-        seen.append(min(dice[Organ.KIDNEY_RIGHT], dice[Organ.KIDNEY_LEFT]))
-    without, taken = seen
-    assert taken >= 0.85 > without
+    nets.localiser.edges = True  # 0.68 without
+    dice = organ_dice(nets, ct / "portal_abdomen_dicom", ct / "portal_abdomen_organs.nii.gz",
+                      Settings())  # fmt: skip
+    assert min(dice[Organ.KIDNEY_RIGHT], dice[Organ.KIDNEY_LEFT]) >= 0.85
